@@ -15,7 +15,9 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/internal/durable"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/bulkhead-wasm/bulkhead/journal/backup"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 	"github.com/bulkhead-wasm/bulkhead/journal/storage"
+	"github.com/bulkhead-wasm/bulkhead/journal/verify"
 )
 
 // Backup writes a backup from which a host in another directory can go on from this moment: the logs of all
@@ -87,7 +89,7 @@ func BackupDir(ctx context.Context, dir string, w io.Writer, o service.BackupOpt
 	if err != nil {
 		return nil, keepError("back up", "", err)
 	}
-	j, err := journal.Open(ctx, opened, journal.Options{})
+	j, err := commitlog.Open(ctx, opened, commitlog.Options{})
 	if err != nil {
 		return nil, keepError("back up", "", errors.Join(err, opened.Close()))
 	}
@@ -106,7 +108,7 @@ type RestoreOptions struct {
 	Force bool
 	// NoVerify skips the verification of the restored journal.
 	NoVerify bool
-	// AnswerWindow is as in [journal.VerifyOptions].
+	// AnswerWindow is as in [verify.Options].
 	AnswerWindow time.Duration
 	// Progress, if not nil, reports how far a stage has come: restoring counts batches, verifying counts
 	// events.
@@ -116,8 +118,8 @@ type RestoreOptions struct {
 // Restored is the result of RestoreDir.
 type Restored struct {
 	Manifest *backup.Manifest
-	Report   *journal.Report // of the verification; nil without one
-	Replaced string          // the new place of the directory's old content; empty if there was none
+	Report   *verify.Report // of the verification; nil without one
+	Replaced string         // the new place of the directory's old content; empty if there was none
 }
 
 // RestoreDir makes a directory from backups, given as files in the sense of [backup.Files]. A host that opens
@@ -213,7 +215,7 @@ func (r *Restored) restore(ctx context.Context, dir string, files []string, o Re
 		return errors.Join(err, opened.Close())
 	}
 	tell("deriving the index", 0)
-	j, err := journal.Open(ctx, opened, journal.Options{})
+	j, err := commitlog.Open(ctx, opened, commitlog.Options{})
 	if err != nil {
 		return errors.Join(err, opened.Close())
 	}
@@ -226,8 +228,8 @@ func (r *Restored) restore(ctx context.Context, dir string, files []string, o Re
 	if opened, err = storage.Open(JournalDir(dir), storage.Options{}); err != nil {
 		return err
 	}
-	report, err := journal.Verify(ctx, opened, journal.VerifyOptions{AnswerWindow: o.AnswerWindow,
-		Progress: func(p journal.VerifyProgress) { tell("verifying", p.Events) }})
+	report, err := verify.Run(ctx, opened, verify.Options{AnswerWindow: o.AnswerWindow,
+		Progress: func(p verify.Progress) { tell("verifying", p.Events) }})
 	r.Report = &report
 	return errors.Join(err, opened.Close())
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 	"github.com/bulkhead-wasm/bulkhead/journal/storage"
 )
@@ -26,7 +27,7 @@ func forge(t *testing.T, h *hosttest.Host, spec service.Spec) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	j, err := journal.Open(t.Context(), opened, journal.Options{})
+	j, err := commitlog.Open(t.Context(), opened, commitlog.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
-	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 )
 
 // BenchmarkCommands measures a whole host in process, on the disk of the temporary directory, for the
@@ -128,7 +128,7 @@ func benchLatency(b *testing.B, h *hosttest.Host, next func() service.Command, r
 // smallest guest there is. The effect is larger on a slower disk; ms/sync is the time of one command alone.
 func BenchmarkGroupCommit(b *testing.B) {
 	const clients = 256
-	rate := func(o journal.Options) (perSecond, perSync, milliseconds float64) {
+	rate := func(o commitlog.Options) (perSecond, perSync, milliseconds float64) {
 		h := hosttest.New(b, func(all *host.Options) { all.Journal = o })
 		if _, err := h.Deploy(b.Context(), service.Deployment{Service: "tally", Module: testguest.Counter("tally"),
 			Settings: service.Settings{Shards: 8}}); err != nil {
@@ -160,8 +160,8 @@ func BenchmarkGroupCommit(b *testing.B) {
 			(after.SyncTime - before.SyncTime).Seconds() * 1000 / float64(after.Syncs-before.Syncs)
 	}
 	for b.Loop() {
-		with, together, _ := rate(journal.Options{})
-		without, _, alone := rate(journal.Options{MaxGroupCommits: 1})
+		with, together, _ := rate(commitlog.Options{})
+		without, _, alone := rate(commitlog.Options{MaxGroupCommits: 1})
 		b.ReportMetric(with, "commands/s")
 		b.ReportMetric(together, "commands/sync")
 		b.ReportMetric(without, "alone-commands/s")

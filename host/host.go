@@ -35,6 +35,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 	"github.com/bulkhead-wasm/bulkhead/journal/storage"
 )
 
@@ -70,7 +71,7 @@ type Host struct {
 
 // core is everything that depends on one open journal. When the journal fails, the whole core is replaced.
 type core struct {
-	journal  *journal.Journal
+	journal  *commitlog.Journal
 	catalog  *catalog.Catalog
 	registry *registry.Registry
 }
@@ -162,7 +163,7 @@ func (h *Host) openCore(ctx context.Context) (*core, error) {
 	if err != nil {
 		return nil, openError(err)
 	}
-	j, err := journal.Open(ctx, opened, h.opt.Journal)
+	j, err := commitlog.Open(ctx, opened, h.opt.Journal)
 	if err != nil {
 		return nil, errors.Join(openError(err), opened.Close())
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/machine"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 )
 
 // Options configure a [Host]. A zero field means its default.
@@ -49,7 +50,7 @@ type Options struct {
 	// Compiler. Defaults: 10 s and 5 s.
 	CompileBase, CompilePerMiB time.Duration
 	// Journal tunes the journal; see its fields.
-	Journal journal.Options
+	Journal commitlog.Options
 	// ReserveBytes is the free space on the journal's disk below which commands are refused with KindFull, so
 	// that no write meets a full disk. Reading goes on. Negative: none. Default 1 GiB. Not used with
 	// OpenStorage.

@@ -9,6 +9,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/stream"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 )
 
 // readers makes those who read logs take turns. It does not include the shards' reads of their entities, as
@@ -76,7 +77,7 @@ func turnError(name service.Name, err error) error {
 
 // pacedLogs is a journal whose logs are read in turns with others, for backups. One goroutine uses it.
 type pacedLogs struct {
-	*journal.Journal
+	*commitlog.Journal
 	turn *fair.Turn
 	name service.Name
 }

@@ -86,6 +86,6 @@ func DetailOf(err error) string {
 	return detail
 }
 
-func errorf(kind ErrorKind, op string, log LogName, format string, args ...any) *Error {
+func Errorf(kind ErrorKind, op string, log LogName, format string, args ...any) *Error {
 	return &Error{Op: op, Log: log, Kind: kind, Detail: fmt.Sprintf(format, args...)}
 }

@@ -2,11 +2,11 @@ package journal
 
 import "github.com/bulkhead-wasm/bulkhead/journal/internal/mint"
 
-// Receipt is the proof that something is on disk. Only a [Journal] makes one,
+// Receipt is the proof that something is on disk. Only a [commitlog.Journal] makes one,
 // after the sync that made it true; the zero Receipt proves nothing. It is a
 // value without references and may be copied and compared.
 //
-// A receipt is for one commit, or, from [Journal.Settle], for the present state
+// A receipt is for one commit, or, from [commitlog.Journal.Settle], for the present state
 // of one entity.
 type Receipt struct {
 	is     Proven
@@ -60,7 +60,7 @@ func (r Receipt) Last() Position { return r.is.First + Position(r.is.Events) - 1
 // Version is the entity's version after the commit.
 func (r Receipt) Version() Version { return r.is.Version }
 
-// Origin is the identity of the log; see [Journal.Origin].
+// Origin is the identity of the log; see [commitlog.Journal.Origin].
 func (r Receipt) Origin() Stamp { return r.is.Origin }
 
 // Stamp is that of the batch with the event at the position Last; zero if that is 0, and in a receipt of

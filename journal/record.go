@@ -6,7 +6,7 @@ type LogName string
 
 // Position is the place of an event in its log. The first event has position 1,
 // each next one the next number; positions are dense and never reused. 0 is the
-// place before the first event.
+// Place before the first event.
 type Position uint64
 
 // Version is the number of events of an entity: 0 before its first one.
@@ -91,7 +91,7 @@ type Committed struct {
 	Events  []Event
 	Time    UnixNano
 	// Stamp is that of the batch with its last event, or with the event before it if it has none. It
-	// is zero if there is no such event; and what [Journal.Commits] and [ReadBatch] yield has it only if the
-	// event is in the same batch.
+	// is zero if there is no such event; and what [commitlog.Journal.Commits] and [format.ReadBatch] yield has it only
+	// if the event is in the same batch.
 	Stamp Stamp
 }

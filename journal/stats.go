@@ -2,8 +2,6 @@ package journal
 
 import (
 	"math/bits"
-	"slices"
-	"strings"
 	"time"
 )
 
@@ -77,7 +75,7 @@ type Histogram struct {
 // HistogramBuckets reach to 1<<27: 134 seconds in microseconds, 128 MiB.
 const HistogramBuckets = 28
 
-func (h *Histogram) add(v uint64) {
+func (h *Histogram) Add(v uint64) {
 	h.Count++
 	h.Sum += v
 	i := 0
@@ -100,22 +98,6 @@ func (h *Histogram) Quantile(q float64) uint64 {
 	return 0
 }
 
-// Stats returns what the journal counted.
-func (j *Journal) Stats() Stats {
-	j.mu.Lock()
-	s := j.stats
-	s.Pending, s.PendingBytes = j.queue.commits, j.queue.bytes
-	s.PendingSnapshotBytes = j.snapshots.bytes
-	j.mu.Unlock()
-	if j.storage.Count != nil && j.reads.enter("stats", "") == nil {
-		written := s.Storage.Written // when it was opened
-		s.Storage = j.storage.Count()
-		s.Storage.Written -= written
-		j.reads.leave()
-	}
-	return s
-}
-
 // LogInfo is the size of one log.
 type LogInfo struct {
 	Name    LogName  `json:"name"`
@@ -123,22 +105,4 @@ type LogInfo struct {
 	Batches uint64   `json:"batches"`  // that were written to it
 	Deleted uint64   `json:"deleted"`  // of these, by retentions: the first ones
 	First   Position `json:"first"`    // of the first event that is kept
-}
-
-// Logs lists the logs that have anything on disk, by name.
-func (j *Journal) Logs() []LogInfo {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	var all []LogInfo
-	for name, s := range j.logs {
-		if s.batches > 0 {
-			info := LogInfo{Name: name, Head: s.head, Batches: s.batches, First: max(s.trimmed.position, 1)}
-			if s.trimmed.sequence > 0 {
-				info.Deleted = s.trimmed.sequence - 1
-			}
-			all = append(all, info)
-		}
-	}
-	slices.SortFunc(all, func(a, b LogInfo) int { return strings.Compare(string(a.Name), string(b.Name)) })
-	return all
 }

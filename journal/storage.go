@@ -45,8 +45,8 @@ type Head struct {
 	First    Position
 }
 
-// heads are those that the storage remembers.
-func (s Storage) heads() map[LogName]Head {
+// KnownHeads are those that the storage remembers.
+func (s Storage) KnownHeads() map[LogName]Head {
 	if s.Heads == nil {
 		return nil
 	}

@@ -27,6 +27,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 	"github.com/bulkhead-wasm/bulkhead/journal/storage"
+	"github.com/bulkhead-wasm/bulkhead/journal/verify"
 )
 
 // Environment of a host in another process, with few descriptors.
@@ -147,7 +148,7 @@ func (f *few) stop() {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	report, err := journal.Verify(context.Background(), opened, journal.VerifyOptions{})
+	report, err := verify.Run(context.Background(), opened, verify.Options{})
 	if err := errors.Join(err, opened.Close()); err != nil || report.Found > 0 {
 		f.t.Errorf("the journal: %v, %v", report.Problems, err)
 	}

@@ -14,7 +14,9 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 	"github.com/bulkhead-wasm/bulkhead/journal/storage"
+	"github.com/bulkhead-wasm/bulkhead/journal/verify"
 )
 
 // patience bounds the waits of tests. Only a bug exceeds it.
@@ -117,8 +119,8 @@ func (h *Host) verify() {
 	}
 	opened, err := open()
 	if err == nil {
-		var j *journal.Journal
-		if j, err = journal.Open(ctx, opened, journal.Options{}); err == nil {
+		var j *commitlog.Journal
+		if j, err = commitlog.Open(ctx, opened, commitlog.Options{}); err == nil {
 			err = j.Close(ctx)
 		}
 	}
@@ -129,7 +131,7 @@ func (h *Host) verify() {
 		h.t.Errorf("open journal to verify it: %v", err)
 		return
 	}
-	report, err := journal.Verify(ctx, opened, journal.VerifyOptions{})
+	report, err := verify.Run(ctx, opened, verify.Options{})
 	if err := errors.Join(err, opened.Close()); err != nil {
 		h.t.Errorf("verify journal: %v", err)
 	}

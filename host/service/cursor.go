@@ -13,7 +13,7 @@ import (
 // event. A Cursor is comparable.
 type Cursor struct {
 	Position Position      // of the event; 0 is the place before the first one
-	Origin   journal.Stamp // the identity of the log; see [journal.Journal.Origin]
+	Origin   journal.Stamp // the identity of the log; see [commitlog.Journal.Origin]
 	Stamp    journal.Stamp // of the batch with the event; zero at position 0
 }
 

@@ -17,14 +17,17 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
+	"github.com/bulkhead-wasm/bulkhead/journal/internal/format"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
+	"github.com/bulkhead-wasm/bulkhead/journal/verify"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // source is a journal in memory that tests append to.
 type source struct {
-	*journal.Journal
+	*commitlog.Journal
 	t    *testing.T
 	disk *journaltest.Memory
 	n    int
@@ -33,14 +36,14 @@ type source struct {
 
 func newSource(t *testing.T) *source {
 	t.Helper()
-	return newSourceWith(t, journal.Options{MaxBatchBytes: 600})
+	return newSourceWith(t, commitlog.Options{MaxBatchBytes: 600})
 }
 
-func newSourceWith(t *testing.T, o journal.Options) *source {
+func newSourceWith(t *testing.T, o commitlog.Options) *source {
 	t.Helper()
 	s := &source{t: t, disk: journaltest.NewMemory(), at: map[string]journal.Version{}}
 	var err error
-	if s.Journal, err = journal.Open(t.Context(), s.disk.Storage(), o); err != nil {
+	if s.Journal, err = commitlog.Open(t.Context(), s.disk.Storage(), o); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -117,14 +120,14 @@ func dump(t *testing.T, e journal.Storage) string {
 func mustVerify(t *testing.T, m *journaltest.Memory) {
 	t.Helper()
 	m = m.CrashClone(0)
-	j, err := journal.Open(t.Context(), m.Storage(), journal.Options{})
+	j, err := commitlog.Open(t.Context(), m.Storage(), commitlog.Options{})
 	if err == nil {
 		err = j.Close(t.Context())
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	report, err := journal.Verify(t.Context(), m.CrashClone(0).Storage(), journal.VerifyOptions{})
+	report, err := verify.Run(t.Context(), m.CrashClone(0).Storage(), verify.Options{})
 	if err != nil || report.Found > 0 {
 		t.Errorf("verify: %v, %v", report.Problems, err)
 	}
@@ -174,7 +177,7 @@ func TestBackupsRestoreToTheSameBytes(t *testing.T) {
 }
 
 // sameHistory holds one journal's logs to be those of the other, as far as both have come.
-func sameHistory(t *testing.T, one, other *journal.Journal) {
+func sameHistory(t *testing.T, one, other *commitlog.Journal) {
 	t.Helper()
 	for _, log := range []journal.LogName{"bank", "orders"} {
 		if x, y := one.Origin(log), other.Origin(log); x != y || x == journal.Unborn(log) || x == (journal.Stamp{}) {
@@ -275,7 +278,7 @@ func TestBackupsOfATrimmedLog(t *testing.T) {
 			t.Fatal(err)
 		}
 		mustVerify(t, back)
-		j, err := journal.Open(t.Context(), back.Storage(), journal.Options{}) // removes what the retention deleted
+		j, err := commitlog.Open(t.Context(), back.Storage(), commitlog.Options{}) // removes what the retention deleted
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -300,7 +303,7 @@ func TestBackupsOfATrimmedLog(t *testing.T) {
 		}
 		end := Log{Name: "orders"}
 		err := s.Batches(t.Context(), "orders", journal.BatchRange{After: 3}, func(block journal.Block) error {
-			batch, err := journal.ReadBatch(block.Data, nil)
+			batch, err := format.ReadBatch(block.Data, nil)
 			if err == nil {
 				err = b.batch(&end, &batch, block.Data)
 			}
@@ -318,7 +321,7 @@ func TestBackupsOfATrimmedLog(t *testing.T) {
 	if _, err := Restore(t.Context(), forged.Storage(), []string{piece}, RestoreOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	j, err := journal.Open(t.Context(), forged.Storage(), journal.Options{})
+	j, err := commitlog.Open(t.Context(), forged.Storage(), commitlog.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -385,7 +388,7 @@ func TestMixedBackupsAreRefused(t *testing.T) {
 	if _, err := Restore(t.Context(), back.Storage(), []string{full}, RestoreOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	j, err := journal.Open(t.Context(), back.Storage(), journal.Options{})
+	j, err := commitlog.Open(t.Context(), back.Storage(), commitlog.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -600,7 +603,7 @@ func TestADamagedLogIsNotBackedUp(t *testing.T) {
 // what is only claimed.
 func FuzzRead(f *testing.F) {
 	m := journaltest.NewMemory()
-	j, err := journal.Open(context.Background(), m.Storage(), journal.Options{})
+	j, err := commitlog.Open(context.Background(), m.Storage(), commitlog.Options{})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -642,9 +645,9 @@ func FuzzRead(f *testing.F) {
 // Events that a retention has kept apart are in backups, as what else it has left, and can be read where one is
 // restored.
 func TestBackupsOfKeptEvents(t *testing.T) {
-	s := newSourceWith(t, journal.Options{MaxBatchBytes: 600, AnswerWindow: time.Nanosecond})
+	s := newSourceWith(t, commitlog.Options{MaxBatchBytes: 600, AnswerWindow: time.Nanosecond})
 	s.add(60)
-	read := func(j *journal.Journal) map[string]string {
+	read := func(j *commitlog.Journal) map[string]string {
 		all := map[string]string{}
 		for id := range s.at {
 			log, key, _ := strings.Cut(id, "/")
@@ -680,7 +683,7 @@ func TestBackupsOfKeptEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustVerify(t, back)
-	j, err := journal.Open(t.Context(), back.Storage(), journal.Options{})
+	j, err := commitlog.Open(t.Context(), back.Storage(), commitlog.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,13 +8,14 @@ import (
 	"testing"
 
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
 // What a backup and reading one cost beside the disk: 100,000 events of 200 bytes.
 func BenchmarkBackup(b *testing.B) {
 	const n = 100_000
-	j, err := journal.Open(context.Background(), journaltest.NewMemory().Storage(), journal.Options{})
+	j, err := commitlog.Open(context.Background(), journaltest.NewMemory().Storage(), commitlog.Options{})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/internal/format"
 )
 
 // Handler gets what a file holds, in its order. Functions that are nil are not
@@ -86,7 +87,7 @@ func (c *content) batch(data []byte) error {
 	if yield != nil {
 		yield = func(x *journal.Committed) error { theirs = c.handler.Commit(x); return theirs }
 	}
-	b, err := journal.ReadBatch(data, yield)
+	b, err := format.ReadBatch(data, yield)
 	if theirs != nil {
 		return theirs
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/internal/format"
 )
 
 // RestoreOptions are the choices of Restore and Import.
@@ -126,7 +127,7 @@ func (in *inserter) end(log journal.LogName) (*journal.Batch, error) {
 			return nil, err
 		}
 		if ok {
-			b, err := journal.ReadBatch(last.Data, nil)
+			b, err := format.ReadBatch(last.Data, nil)
 			if err != nil {
 				return nil, err
 			}

@@ -11,16 +11,18 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
+	"github.com/bulkhead-wasm/bulkhead/journal/internal/format"
 )
 
-// Source is what of a journal a backup needs; see [journal.Journal].
+// Source is what of a journal a backup needs; see [commitlog.Journal].
 type Source interface {
 	// Logs says how far all logs have come at one moment.
 	Logs() []journal.LogInfo
 	Batches(ctx context.Context, log journal.LogName, r journal.BatchRange, yield func(journal.Block) error) error
 }
 
-var _ Source = (*journal.Journal)(nil)
+var _ Source = (*commitlog.Journal)(nil)
 
 // Options are the choices of Write.
 type Options struct {
@@ -145,7 +147,7 @@ func writePiece(
 	}
 	end := Log{Name: log}
 	err := src.Batches(ctx, log, r, func(block journal.Block) error {
-		batch, err := journal.ReadBatch(block.Data, nil)
+		batch, err := format.ReadBatch(block.Data, nil)
 		if err != nil {
 			return err
 		}
@@ -217,7 +219,7 @@ func (b *builder) log(ctx context.Context, src Source, info journal.LogInfo) err
 	b.progress.Log = info.Name
 	r := journal.BatchRange{From: end.First, After: end.Sequence, UpTo: info.Batches}
 	err := src.Batches(ctx, info.Name, r, func(block journal.Block) error {
-		batch, err := journal.ReadBatch(block.Data, nil)
+		batch, err := format.ReadBatch(block.Data, nil)
 		if err == nil && (batch.Log != info.Name || batch.Sequence != block.Sequence) {
 			err = errorf(journal.KindCorrupt, "the batch belongs to another place of the journal")
 		}

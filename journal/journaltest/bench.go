@@ -16,13 +16,15 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
+	"github.com/bulkhead-wasm/bulkhead/journal/internal/format"
 )
 
 // Bench measures a journal on storages that open makes, each empty. raw, if not nil, makes what keeps blocks
 // under the storage, by itself, in the way in which somebody who knows it would use it without us: it
 // writes and syncs the blocks of each call together.
 func Bench(b *testing.B, open func(b *testing.B) journal.Storage, raw func(b *testing.B) func([]journal.Block) error) {
-	for _, o := range []journal.Options{{}, {Codec: journal.CodecNone}} {
+	for _, o := range []commitlog.Options{{}, {Codec: journal.CodecNone}} {
 		name := "bounds"
 		if o.Codec == journal.CodecNone {
 			name = "bounds-no-codec"
@@ -33,16 +35,16 @@ func Bench(b *testing.B, open func(b *testing.B) journal.Storage, raw func(b *te
 		b.Run(name+"/pipelined", func(b *testing.B) { benchBounds(b, open, raw, o, 0, 1, sized) })
 	}
 	b.Run("append/256-appenders/sync-each", func(b *testing.B) {
-		benchAppend(b, open(b), journal.Options{MaxGroupCommits: 1}, 256)
+		benchAppend(b, open(b), commitlog.Options{MaxGroupCommits: 1}, 256)
 	})
-	b.Run("append/1-appender", func(b *testing.B) { benchAppend(b, open(b), journal.Options{}, 1) })
+	b.Run("append/1-appender", func(b *testing.B) { benchAppend(b, open(b), commitlog.Options{}, 1) })
 	b.Run("hydrate-20-events", func(b *testing.B) { benchHydrate(b, open(b)) })
 	b.Run("scan", func(b *testing.B) { benchScan(b, open(b)) })
 }
 
-func benchOpen(b *testing.B, e journal.Storage, o journal.Options) *journal.Journal {
+func benchOpen(b *testing.B, e journal.Storage, o commitlog.Options) *commitlog.Journal {
 	b.Helper()
-	j, err := journal.Open(context.Background(), e, o)
+	j, err := commitlog.Open(context.Background(), e, o)
 	must(b, err)
 	b.Cleanup(func() { must(b, j.Close(context.Background())) })
 	return j
@@ -89,7 +91,7 @@ type makeCommit = func(key string, at journal.Version, id string, events int) *j
 // appenders makes n commits and returns what appends them. Each appender waits for its
 // receipt before it goes on, as a client does; with none, nobody waits, as shards do,
 // which run ahead of the disk. Keys are of one round.
-func appenders(b *testing.B, j *journal.Journal, round, n, appenders, events int, commit makeCommit) (run func()) {
+func appenders(b *testing.B, j *commitlog.Journal, round, n, appenders, events int, commit makeCommit) (run func()) {
 	b.Helper()
 	made := make([][]*journal.Commit, max(appenders, 1))
 	keys := len(made)
@@ -110,7 +112,7 @@ func appenders(b *testing.B, j *journal.Journal, round, n, appenders, events int
 }
 
 // appendAll appends commits, and waits for each or for all.
-func appendAll(b *testing.B, j *journal.Journal, commits []*journal.Commit, each bool) {
+func appendAll(b *testing.B, j *commitlog.Journal, commits []*journal.Commit, each bool) {
 	done := make(chan struct{}, 1)
 	var all sync.WaitGroup
 	told := func(_ journal.Receipt, err error) {
@@ -161,7 +163,7 @@ func (l recordedLog) Append(ctx context.Context, blocks []journal.Block) error {
 // does not.
 func benchBounds(b *testing.B, open func(b *testing.B) journal.Storage,
 	raw func(b *testing.B) func([]journal.Block) error,
-	o journal.Options, clients, events int, commit makeCommit) {
+	o commitlog.Options, clients, events int, commit makeCommit) {
 	const rounds = 8
 	ctx := context.Background()
 	var recorded recorder
@@ -206,7 +208,7 @@ func benchBounds(b *testing.B, open func(b *testing.B) journal.Storage,
 			blocks = slices.Clone(blocks)
 			for i := range blocks {
 				packed += len(blocks[i].Data)
-				blocks[i].Data, err = journal.Unpacked(blocks[i].Data)
+				blocks[i].Data, err = format.Unpacked(blocks[i].Data)
 				must(b, err)
 				whole += len(blocks[i].Data)
 			}
@@ -247,7 +249,7 @@ func benchBounds(b *testing.B, open func(b *testing.B) journal.Storage,
 	b.ReportMetric(float64(storageBusy.Nanoseconds())/float64(s.Commits), "storage-cpu-ns/commit")
 }
 
-func benchAppend(b *testing.B, e journal.Storage, o journal.Options, clients int) {
+func benchAppend(b *testing.B, e journal.Storage, o commitlog.Options, clients int) {
 	j := benchOpen(b, e, o)
 	run := appenders(b, j, 0, b.N, clients, 1, sized)
 	b.ReportAllocs()
@@ -257,7 +259,7 @@ func benchAppend(b *testing.B, e journal.Storage, o journal.Options, clients int
 	report(b, j)
 }
 
-func report(b *testing.B, j *journal.Journal) {
+func report(b *testing.B, j *commitlog.Journal) {
 	s := j.Stats()
 	b.ReportMetric(float64(s.Commits)/b.Elapsed().Seconds(), "commits/s")
 	b.ReportMetric(float64(s.Commits)/float64(max(s.Syncs, 1)), "commits/sync")
@@ -265,9 +267,9 @@ func report(b *testing.B, j *journal.Journal) {
 
 const benchEntities, benchVersions = 1000, 20
 
-func benchFilled(b *testing.B, e journal.Storage) *journal.Journal {
+func benchFilled(b *testing.B, e journal.Storage) *commitlog.Journal {
 	b.Helper()
-	j := benchOpen(b, e, journal.Options{})
+	j := benchOpen(b, e, commitlog.Options{})
 	var waiting sync.WaitGroup
 	for v := range benchVersions {
 		for k := range benchEntities {
@@ -319,7 +321,7 @@ func benchScan(b *testing.B, e journal.Storage) {
 // Fill appends events, one a commit, to the log "bank": versions of as many entities
 // as there are twenties of them, in no order. It waits for the index, and returns how
 // many a second it was for the last tenth.
-func Fill(ctx context.Context, j *journal.Journal, events int) (perSecond float64, err error) {
+func Fill(ctx context.Context, j *commitlog.Journal, events int) (perSecond float64, err error) {
 	const prime = 2_147_483_647 // larger than the entities, so that each is met once a round
 	entities := max(1, events/benchVersions)
 	var failed atomic.Pointer[error]

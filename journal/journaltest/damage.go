@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 )
 
 // spoiled has one operation of an index fail, once.
@@ -99,7 +100,7 @@ func (x *spoiledIndex) SetAside(ctx context.Context) error {
 // other error ends the opening and leaves the index as it is.
 func testDamagedIndex(t *testing.T, open Reopener) {
 	ctx := context.Background()
-	j := openJournal(t, open, journal.Options{MaxGroupCommits: 1})
+	j := openJournal(t, open, commitlog.Options{MaxGroupCommits: 1})
 	for i := range 30 {
 		_, err := Append(j, Commit("bank", fmt.Sprint("k", i%3), journal.Version(i/3), fmt.Sprint("c", i), 1))
 		must(t, err)
@@ -113,12 +114,12 @@ func testDamagedIndex(t *testing.T, open Reopener) {
 		}
 	}
 	must(t, j.Close(ctx))
-	j = openJournal(t, open, journal.Options{})
+	j = openJournal(t, open, commitlog.Options{})
 	_, err := j.Retain(ctx, "bank", journal.Retention{Before: 15})
 	must(t, err)
 	must(t, j.Close(ctx))
 	e := open(t)
-	must(t, journal.Rebuild(ctx, e, nil)) // so that there are no snapshots to tell before from after
+	must(t, commitlog.Rebuild(ctx, e, nil)) // so that there are no snapshots to tell before from after
 	_, want := index(t, e)
 	must(t, e.Close())
 
@@ -131,7 +132,7 @@ func testDamagedIndex(t *testing.T, open Reopener) {
 			e := open(t)
 			bad := e
 			bad.Index = s.index(e)
-			j, err := journal.Open(ctx, bad, journal.Options{})
+			j, err := commitlog.Open(ctx, bad, commitlog.Options{})
 			met = s.met
 			at := fmt.Sprintf("operation %d fails with %q", n, fault)
 			switch {
@@ -164,7 +165,7 @@ func testDamagedIndex(t *testing.T, open Reopener) {
 	s := &spoiled{err: damage}
 	e = open(t)
 	e.Index = alwaysIndex{s.index(e)}
-	if _, err := journal.Open(ctx, e, journal.Options{}); err == nil || journal.KindOf(err) == journal.KindCorrupt {
+	if _, err := commitlog.Open(ctx, e, commitlog.Options{}); err == nil || journal.KindOf(err) == journal.KindCorrupt {
 		t.Errorf("an index that is always damaged: %v", err)
 	}
 	must(t, e.Close())

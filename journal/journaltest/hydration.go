@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 )
 
 var (
@@ -33,7 +34,7 @@ func BenchHydration(b *testing.B, reopen func(b *testing.B) func(b *testing.B) j
 		fill(b, open(b), *benchOpened, 1, false)
 		b.ResetTimer()
 		for range b.N {
-			j, err := journal.Open(context.Background(), open(b), journal.Options{})
+			j, err := commitlog.Open(context.Background(), open(b), commitlog.Options{})
 			must(b, err)
 			b.StopTimer()
 			if head := j.Head("bank"); head != journal.Position(*benchOpened) {
@@ -51,7 +52,7 @@ func coldKey(i int) string { return fmt.Sprintf("account-%07d", i) }
 func fill(b *testing.B, e journal.Storage, entities int, events int, snapshot bool) {
 	b.Helper()
 	ctx := context.Background()
-	j, err := journal.Open(ctx, e, journal.Options{})
+	j, err := commitlog.Open(ctx, e, commitlog.Options{})
 	must(b, err)
 	before, err := j.Load(ctx, "bank", coldKey(0), 0, func(*journal.Event) error { return nil })
 	must(b, err)
@@ -82,7 +83,7 @@ func fill(b *testing.B, e journal.Storage, entities int, events int, snapshot bo
 // benchCold20 loads entities in random order, as a host does.
 func benchCold20(b *testing.B, open func(b *testing.B) journal.Storage, snapshot bool) {
 	ctx := context.Background()
-	j, err := journal.Open(ctx, open(b), journal.Options{})
+	j, err := commitlog.Open(ctx, open(b), commitlog.Options{})
 	must(b, err)
 	defer func() { must(b, j.Close(ctx)) }()
 	order := rand.New(rand.NewPCG(1, 2)).Perm(*benchCold)

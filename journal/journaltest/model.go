@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
+	"github.com/bulkhead-wasm/bulkhead/journal/verify"
 )
 
 // ModelDisk is what [Model] works on: bytes that survive, and operations that fail.
@@ -72,7 +74,7 @@ func stateAt(commits []*handed, at journal.Version) string {
 }
 
 // snapshot holds an entity's snapshot, if there is one, to what the entity has been.
-func snapshot(t *testing.T, j *journal.Journal, log journal.LogName, key string, commits []*handed) {
+func snapshot(t *testing.T, j *commitlog.Journal, log journal.LogName, key string, commits []*handed) {
 	t.Helper()
 	s, ok, err := j.Snapshot(context.Background(), log, key)
 	if err != nil {
@@ -93,9 +95,9 @@ func snapshot(t *testing.T, j *journal.Journal, log journal.LogName, key string,
 func Model(t *testing.T, disk ModelDisk, seed uint64, long time.Duration) {
 	m := &model{entities: map[string][]*handed{}}
 	rounds, retained := 0, uint64(0)
-	open := func(rng *rand.Rand) *journal.Journal {
+	open := func(rng *rand.Rand) *commitlog.Journal {
 		began, round := time.Now(), rounds
-		j, err := journal.Open(context.Background(), disk.Open(t, rng), journal.Options{
+		j, err := commitlog.Open(context.Background(), disk.Open(t, rng), commitlog.Options{
 			MaxGroupCommits: 1 + rng.IntN(20), MaxPendingCommits: 1 + rng.IntN(50),
 			MaxBatchBytes: 200 + rng.IntN(2000), VersionCache: 1 + rng.IntN(8),
 			// Each round is on another day, so that a retention may delete what was before.
@@ -138,7 +140,7 @@ func Model(t *testing.T, disk ModelDisk, seed uint64, long time.Duration) {
 		t.Fatal(err)
 	}
 	e := disk.Open(t, rand.New(rand.NewPCG(0, 0)))
-	report, err := journal.Verify(context.Background(), e, journal.VerifyOptions{})
+	report, err := verify.Run(context.Background(), e, verify.Options{})
 	if err != nil || report.Found > 0 {
 		t.Errorf("verify: %v, %v", report.Problems, err)
 	}
@@ -153,7 +155,7 @@ func Model(t *testing.T, disk ModelDisk, seed uint64, long time.Duration) {
 }
 
 // retain deletes the first events of a log, up to somewhere.
-func (m *model) retain(t *testing.T, j *journal.Journal, rng *rand.Rand, faulty bool) uint64 {
+func (m *model) retain(t *testing.T, j *commitlog.Journal, rng *rand.Rand, faulty bool) uint64 {
 	ctx := context.Background()
 	log := journal.LogName(fmt.Sprint("log", rng.IntN(2)))
 	head := j.Head(log)
@@ -184,7 +186,7 @@ func (m *model) retain(t *testing.T, j *journal.Journal, rng *rand.Rand, faulty 
 }
 
 // work does random things to the entities of one worker.
-func (m *model) work(t *testing.T, j *journal.Journal, rng *rand.Rand, name string, w int) {
+func (m *model) work(t *testing.T, j *commitlog.Journal, rng *rand.Rand, name string, w int) {
 	ctx := context.Background()
 	for i := range 40 {
 		log := journal.LogName(fmt.Sprint("log", rng.IntN(2)))
@@ -248,7 +250,7 @@ func (m *model) work(t *testing.T, j *journal.Journal, rng *rand.Rand, name stri
 
 // compare holds what is on disk to the model and takes it as the model's new state.
 // What a retention has deleted the model keeps.
-func (m *model) compare(t *testing.T, j *journal.Journal, round int) {
+func (m *model) compare(t *testing.T, j *commitlog.Journal, round int) {
 	t.Helper()
 	there := map[string][]*handed{}
 	begins := map[string]journal.Version{} // of the first commit that is there
@@ -306,7 +308,7 @@ func (m *model) compare(t *testing.T, j *journal.Journal, round int) {
 
 // events holds what can be read of an entity to what was handed in: with a snapshot or without one, there is all that
 // makes its state.
-func events(t *testing.T, j *journal.Journal, log journal.LogName, key string, commits []*handed) {
+func events(t *testing.T, j *commitlog.Journal, log journal.LogName, key string, commits []*handed) {
 	t.Helper()
 	ctx := context.Background()
 	first, err := j.EntityFirst(ctx, log, key)

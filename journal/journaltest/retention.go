@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
+	"github.com/bulkhead-wasm/bulkhead/journal/verify"
 )
 
 // testTrim has a storage remove blocks and keys for good, in bounded steps, big blocks
@@ -100,7 +102,7 @@ func stateOf(key string, v journal.Version) string { return fmt.Sprintf("%s at %
 
 // Hydrate makes an entity's state as a host does: from its snapshot and the events
 // behind it, or from all.
-func Hydrate(j *journal.Journal, log journal.LogName, key string) (state string, v journal.Version, err error) {
+func Hydrate(j *commitlog.Journal, log journal.LogName, key string) (state string, v journal.Version, err error) {
 	ctx := context.Background()
 	if s, ok, err := j.Snapshot(ctx, log, key); err == nil && ok {
 		v = s.Version
@@ -128,7 +130,7 @@ func testRetention(t *testing.T, open Reopener, seed uint64) {
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 5))
 	ctx := context.Background()
-	o := journal.Options{MaxBatchBytes: 700, MaxGroupCommits: 4, AnswerWindow: 1}
+	o := commitlog.Options{MaxBatchBytes: 700, MaxGroupCommits: 4, AnswerWindow: 1}
 	j := openJournal(t, open, o)
 	kept := 0
 	versions := map[string]journal.Version{}
@@ -198,14 +200,14 @@ func testRetention(t *testing.T, open Reopener, seed uint64) {
 			if rng.IntN(2) == 0 {
 				e := open(t)
 				was := dumpIndex(t, e)
-				must(t, journal.Rebuild(ctx, e, nil))
+				must(t, commitlog.Rebuild(ctx, e, nil))
 				if got := dumpIndex(t, e); got != was {
 					t.Fatalf("seed %d: the index was\n%s\nrebuilt it is\n%s", seed, was, got)
 				}
 				must(t, e.Close())
 			}
 			e := open(t)
-			report, err := journal.Verify(ctx, e, journal.VerifyOptions{})
+			report, err := verify.Run(ctx, e, verify.Options{})
 			must(t, err)
 			if report.Found > 0 {
 				t.Fatalf("seed %d: verify finds %v", seed, report.Problems)

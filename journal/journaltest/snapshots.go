@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
+	"github.com/bulkhead-wasm/bulkhead/journal/verify"
 )
 
 // Snapshot is one of an entity at a version; its state says of which.
@@ -19,7 +21,7 @@ func Snapshot(log journal.LogName, key string, v journal.Version) journal.Snapsh
 // testSnapshots puts and gets snapshots, before and after opening again.
 func testSnapshots(t *testing.T, open Reopener) {
 	ctx := context.Background()
-	j := openJournal(t, open, journal.Options{})
+	j := openJournal(t, open, commitlog.Options{})
 	want := func(key string, v journal.Version, state string) {
 		t.Helper()
 		s, ok, err := j.Snapshot(ctx, "bank", key)
@@ -68,7 +70,7 @@ func testSnapshots(t *testing.T, open Reopener) {
 			t.Errorf("another log has it: %v, %v", ok, err)
 		}
 		must(t, j.Close(ctx))
-		j = openJournal(t, open, journal.Options{VersionCache: 1})
+		j = openJournal(t, open, commitlog.Options{VersionCache: 1})
 	}
 	// An entity that has not been touched yet since.
 	if !j.PutSnapshot(ctx, "bank", "bob", Snapshot("bank", "bob", 3)) ||
@@ -88,7 +90,7 @@ func testSnapshots(t *testing.T, open Reopener) {
 			}
 		}
 		must(t, j.Close(ctx))
-		j = openJournal(t, open, journal.Options{})
+		j = openJournal(t, open, commitlog.Options{})
 	}
 	must(t, j.Close(ctx))
 	if j.PutSnapshot(ctx, "bank", "alice", Snapshot("bank", "alice", 3)) {
@@ -101,7 +103,7 @@ func testSnapshots(t *testing.T, open Reopener) {
 func verified(t *testing.T, open Reopener, snapshots uint64) {
 	t.Helper()
 	e := open(t)
-	report, err := journal.Verify(context.Background(), e, journal.VerifyOptions{})
+	report, err := verify.Run(context.Background(), e, verify.Options{})
 	must(t, err)
 	if report.Found > 0 || report.Logs["bank"].Snapshots != snapshots {
 		t.Errorf("verify: %v, %d snapshots, want %d", report.Problems, report.Logs["bank"].Snapshots, snapshots)
@@ -113,7 +115,7 @@ func verified(t *testing.T, open Reopener, snapshots uint64) {
 // without the snapshots.
 func testRebuild(t *testing.T, open Reopener) {
 	ctx := context.Background()
-	for _, o := range []journal.Options{{}, {MaxGroupCommits: 1}, {MaxBatchBytes: 300}} {
+	for _, o := range []commitlog.Options{{}, {MaxGroupCommits: 1}, {MaxBatchBytes: 300}} {
 		j := openJournal(t, open, o)
 		for i := range 60 {
 			log, key := journal.LogName([]string{"bank", "orders", "_host"}[i%3]), fmt.Sprint("k", i%7)
@@ -132,7 +134,7 @@ func testRebuild(t *testing.T, open Reopener) {
 	if snapshots == 0 {
 		t.Error("there were no snapshots to lose")
 	}
-	must(t, journal.Rebuild(ctx, e, nil))
+	must(t, commitlog.Rebuild(ctx, e, nil))
 	snapshots, after := index(t, e)
 	if snapshots != 0 || !bytes.Equal(before, after) {
 		t.Errorf("made again it has %d snapshots and %d bytes; before it had %d bytes", snapshots, len(after),
@@ -140,7 +142,7 @@ func testRebuild(t *testing.T, open Reopener) {
 	}
 	must(t, e.Close())
 	verified(t, open, 0)
-	j := openJournal(t, open, journal.Options{})
+	j := openJournal(t, open, commitlog.Options{})
 	if _, ok, err := j.Snapshot(ctx, "bank", "k0"); ok || err != nil {
 		t.Errorf("a snapshot after the rebuild: %v, %v", ok, err)
 	}

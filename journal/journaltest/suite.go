@@ -16,6 +16,8 @@ import (
 	"testing"
 
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
+	"github.com/bulkhead-wasm/bulkhead/journal/verify"
 )
 
 // Reopener is how the suite gets a storage, closes it and opens it again on the
@@ -50,7 +52,7 @@ func Mixed(c *journal.Commit) *journal.Commit {
 }
 
 // CheckTypes holds the event catalogue of a log to what can be read of it.
-func CheckTypes(t testing.TB, j *journal.Journal, log journal.LogName) {
+func CheckTypes(t testing.TB, j *commitlog.Journal, log journal.LogName) {
 	t.Helper()
 	var want []journal.EventType
 	add := func(e *journal.Event) error {
@@ -78,7 +80,7 @@ func CheckTypes(t testing.TB, j *journal.Journal, log journal.LogName) {
 }
 
 // eachKept yields the events that the latest retention of a log has kept apart.
-func eachKept(j *journal.Journal, log journal.LogName, yield func(*journal.Event) error) error {
+func eachKept(j *commitlog.Journal, log journal.LogName, yield func(*journal.Event) error) error {
 	ctx := context.Background()
 	var all []journal.Trimmed
 	err := j.AllTrimmed(ctx, log, "", func(t journal.Trimmed) error {
@@ -103,7 +105,7 @@ func Noise(n int, seed uint64) []byte {
 }
 
 // Append hands c in and waits for its receipt.
-func Append(j *journal.Journal, c *journal.Commit) (journal.Receipt, error) {
+func Append(j *commitlog.Journal, c *journal.Commit) (journal.Receipt, error) {
 	type result struct {
 		r   journal.Receipt
 		err error
@@ -228,16 +230,16 @@ func testStorage(t *testing.T, open Reopener) {
 	must(t, e.Close())
 }
 
-func openJournal(t testing.TB, open Reopener, o journal.Options) *journal.Journal {
+func openJournal(t testing.TB, open Reopener, o commitlog.Options) *commitlog.Journal {
 	t.Helper()
-	j, err := journal.Open(context.Background(), open(t), o)
+	j, err := commitlog.Open(context.Background(), open(t), o)
 	must(t, err)
 	return j
 }
 
 // versions loads an entity and returns its versions and whether its events are those of Commit.
 func load(
-	t testing.TB, j *journal.Journal, log journal.LogName, key string, after journal.Version,
+	t testing.TB, j *commitlog.Journal, log journal.LogName, key string, after journal.Version,
 ) (seen []journal.Version, v journal.Version) {
 	t.Helper()
 	v, err := j.Load(context.Background(), log, key, after, func(e *journal.Event) error {
@@ -254,7 +256,7 @@ func load(
 // testExpected appends to entities that memory knows nothing of.
 func testExpected(t *testing.T, open Reopener) {
 	ctx := context.Background()
-	j := openJournal(t, open, journal.Options{})
+	j := openJournal(t, open, commitlog.Options{})
 	_, err := Append(j, Commit("bank", "alice", 0, "c1", 3))
 	must(t, err)
 	const highest = ^journal.Version(0)
@@ -265,7 +267,7 @@ func testExpected(t *testing.T, open Reopener) {
 	}{{"alice", 0, 3}, {"alice", 1, 3}, {"alice", 2, 3}, {"alice", 4, 3}, {"alice", highest - 1, 3},
 		{"alice", highest, 3}, {"bob", 1, 0}, {"bob", highest, 0}} {
 		must(t, j.Close(ctx))
-		j = openJournal(t, open, journal.Options{})
+		j = openJournal(t, open, commitlog.Options{})
 		_, err := Append(j, Commit("bank", c.key, c.expected, "c2", 1))
 		if want := fmt.Sprintf("entity %q is at version %d, not at %d", c.key, c.at,
 			c.expected); journal.KindOf(err) != journal.KindVersion || !strings.Contains(err.Error(), want) {
@@ -274,7 +276,7 @@ func testExpected(t *testing.T, open Reopener) {
 	}
 	for key, v := range map[string]journal.Version{"alice": 3, "bob": 0} {
 		must(t, j.Close(ctx))
-		j = openJournal(t, open, journal.Options{})
+		j = openJournal(t, open, commitlog.Options{})
 		r, err := Append(j, Commit("bank", key, v, "to "+key, 1))
 		must(t, err)
 		if r.Version() != v+1 {
@@ -286,7 +288,7 @@ func testExpected(t *testing.T, open Reopener) {
 
 func testJournal(t *testing.T, open Reopener) {
 	ctx := context.Background()
-	j := openJournal(t, open, journal.Options{})
+	j := openJournal(t, open, commitlog.Options{})
 	r, err := Append(j, Commit("bank", "alice", 0, "c1", 2))
 	must(t, err)
 	if !r.Valid() || r.First() != 1 || r.Last() != 2 || r.Version() != 2 || r.Events() != 2 || r.CommandID() != "c1" {
@@ -332,7 +334,7 @@ func testJournal(t *testing.T, open Reopener) {
 			t.Errorf("commits are %v", ids)
 		}
 		must(t, j.Close(ctx))
-		j = openJournal(t, open, journal.Options{})
+		j = openJournal(t, open, commitlog.Options{})
 	}
 	if _, err := Append(j, Commit("bank", "alice", 2, "c5", 1)); err != nil {
 		t.Errorf("append after opening again: %v", err)
@@ -346,7 +348,7 @@ func testJournal(t *testing.T, open Reopener) {
 func testAnswers(t *testing.T, open Reopener) {
 	ctx := context.Background()
 	now := journal.UnixNano(1e18)
-	o := journal.Options{Clock: func() journal.UnixNano { return now }}
+	o := commitlog.Options{Clock: func() journal.UnixNano { return now }}
 	j := openJournal(t, open, o)
 	for i := range 20 {
 		_, err := Append(j, Commit("bank", fmt.Sprint("k", i%3), journal.Version(i/3), fmt.Sprint("c", i), 1))
@@ -401,7 +403,7 @@ func testModel(t *testing.T, open Reopener, seed uint64) {
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 1))
 	ctx := context.Background()
-	j := openJournal(t, open, journal.Options{MaxBatchBytes: 512})
+	j := openJournal(t, open, commitlog.Options{MaxBatchBytes: 512})
 	versions := map[string]journal.Version{}
 	heads := map[journal.LogName]journal.Position{}
 	var ids []string
@@ -412,7 +414,7 @@ func testModel(t *testing.T, open Reopener, seed uint64) {
 		switch rng.IntN(10) {
 		case 0:
 			must(t, j.Close(ctx))
-			j = openJournal(t, open, journal.Options{MaxBatchBytes: 512})
+			j = openJournal(t, open, commitlog.Options{MaxBatchBytes: 512})
 		case 1:
 			if _, err := Append(j, Commit(log, key, at+1, fmt.Sprint("wrong", i), 1)); journal.KindOf(
 				err) != journal.KindVersion {
@@ -449,7 +451,7 @@ func testModel(t *testing.T, open Reopener, seed uint64) {
 	}
 	must(t, j.Close(ctx))
 	e := open(t)
-	report, err := journal.Verify(ctx, e, journal.VerifyOptions{})
+	report, err := verify.Run(ctx, e, verify.Options{})
 	must(t, err)
 	if len(report.Problems) > 0 {
 		t.Errorf("seed %d: verify finds %v", seed, report.Problems)
@@ -466,7 +468,7 @@ func testModel(t *testing.T, open Reopener, seed uint64) {
 // a journal that is short of room.
 func testConcurrent(t *testing.T, open Reopener) {
 	ctx := context.Background()
-	j := openJournal(t, open, journal.Options{MaxPendingCommits: 20, MaxGroupCommits: 7, VersionCache: 3})
+	j := openJournal(t, open, commitlog.Options{MaxPendingCommits: 20, MaxGroupCommits: 7, VersionCache: 3})
 	const writers, each = 16, 40
 	var all sync.WaitGroup
 	for w := range writers {

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
+	"github.com/bulkhead-wasm/bulkhead/journal/verify"
 )
 
 // Overwrite gives every index entry with the prefix the value.
@@ -54,7 +56,7 @@ func TakeIndex(t *testing.T, m, other *Memory) {
 }
 
 // AllIndexed waits until everything is indexed.
-func AllIndexed(t *testing.T, j *journal.Journal) {
+func AllIndexed(t *testing.T, j *commitlog.Journal) {
 	t.Helper()
 	if _, err := j.EventTypes(t.Context(), "bank"); err != nil {
 		t.Fatal(err)
@@ -62,9 +64,9 @@ func AllIndexed(t *testing.T, j *journal.Journal) {
 }
 
 // Open opens a journal on s; the test's end closes it.
-func Open(t *testing.T, s journal.Storage, o journal.Options) *journal.Journal {
+func Open(t *testing.T, s journal.Storage, o commitlog.Options) *commitlog.Journal {
 	t.Helper()
-	j, err := journal.Open(context.Background(), s, o)
+	j, err := commitlog.Open(context.Background(), s, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +79,7 @@ func Open(t *testing.T, s journal.Storage, o journal.Options) *journal.Journal {
 }
 
 // Close closes a journal, which must not fail.
-func Close(t *testing.T, j *journal.Journal) {
+func Close(t *testing.T, j *commitlog.Journal) {
 	t.Helper()
 	if err := j.Close(context.Background()); err != nil {
 		t.Error(err)
@@ -85,9 +87,9 @@ func Close(t *testing.T, j *journal.Journal) {
 }
 
 // Proved verifies what is stored, in which nothing may be found.
-func Proved(t *testing.T, m *Memory) journal.Report {
+func Proved(t *testing.T, m *Memory) verify.Report {
 	t.Helper()
-	report, err := journal.Verify(t.Context(), m.Storage(), journal.VerifyOptions{})
+	report, err := verify.Run(t.Context(), m.Storage(), verify.Options{})
 	if err != nil || report.Found > 0 {
 		t.Errorf("verify: %.500v, %v", report.Problems, err)
 	}

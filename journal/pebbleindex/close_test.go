@@ -11,6 +11,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/internal/format"
 )
 
 // Whatever comes together with Close is done or refused.
@@ -184,7 +185,7 @@ func TestMemory(t *testing.T) {
 
 // Any bytes have an order, and keys of one group stand together.
 func FuzzComparer(f *testing.F) {
-	c := newComparer(journal.IndexGroup)
+	c := newComparer(format.IndexGroup)
 	f.Add([]byte("e\x00\x01b\x00\x01k12345678"), []byte("e\x00\x01b\x00\x02kk12345678"), []byte("e\x00"))
 	f.Add([]byte("f\xff\xff"), []byte{}, []byte("e\x00\x01b\xff\xff"))
 	f.Fuzz(func(t *testing.T, x, y, z []byte) {

@@ -68,7 +68,7 @@ const (
 
 	// l0Tables is how many tables of the newest level a read may have to look into before they are compacted. Fewer
 	// make reads cheaper, more make writes cheaper.
-	l0Tables = 12
+	l0Tables = 8
 
 	compactionPause = time.Second // behind one that failed
 	blockBytes      = 8 << 10

@@ -16,6 +16,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
@@ -115,7 +116,7 @@ func makeSmall(t *testing.T, dir string) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		j, err := journal.Open(ctx, e, journal.Options{MaxGroupCommits: 1})
+		j, err := commitlog.Open(ctx, e, commitlog.Options{MaxGroupCommits: 1})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -150,7 +151,7 @@ func readSmall(t *testing.T, dir, what string, write bool) string {
 		t.Fatalf("%s: %v", what, err)
 	}
 	defer e.Close()
-	j, err := journal.Open(ctx, e, journal.Options{})
+	j, err := commitlog.Open(ctx, e, commitlog.Options{})
 	if err != nil {
 		t.Fatalf("%s: %v", what, err)
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
@@ -71,7 +72,7 @@ func makeTemplates(t *testing.T, dir string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		j, err := journal.Open(context.Background(), e, journal.Options{MaxBatchBytes: 4 << 10})
+		j, err := commitlog.Open(context.Background(), e, commitlog.Options{MaxBatchBytes: 4 << 10})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -233,7 +234,7 @@ func lookAtDamaged(dir string) string {
 		}
 		return "refused"
 	}
-	j, err := journal.Open(ctx, e, journal.Options{})
+	j, err := commitlog.Open(ctx, e, commitlog.Options{})
 	if err != nil {
 		if journal.KindOf(err) != journal.KindCorrupt {
 			bad("the journal does not open: %v", err)
@@ -259,7 +260,7 @@ func lookAtDamaged(dir string) string {
 	return "harmless"
 }
 
-func lookAtLog(ctx context.Context, j *journal.Journal, log journal.LogName, bad func(string, ...any)) string {
+func lookAtLog(ctx context.Context, j *commitlog.Journal, log journal.LogName, bad func(string, ...any)) string {
 	damage := j.Damage(log)
 	way := "whole"
 	if damage != nil {

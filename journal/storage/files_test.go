@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
@@ -35,7 +36,7 @@ func TestFilesThatAStorageHasOpen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	j, err := journal.Open(t.Context(), e, journal.Options{Codec: journal.CodecNone})
+	j, err := commitlog.Open(t.Context(), e, commitlog.Options{Codec: journal.CodecNone})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,7 +14,9 @@ import (
 	"testing"
 
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
+	"github.com/bulkhead-wasm/bulkhead/journal/verify"
 )
 
 // fullDir names the directory of a test binary that is started to fill a disk of its
@@ -91,12 +93,12 @@ func beFull(dir string) {
 
 const fullReserve = 48 << 20
 
-func openFull(dir string) (*journal.Journal, error) {
+func openFull(dir string) (*commitlog.Journal, error) {
 	e, err := Open(dir, Options{IndexCacheBytes: 32 << 20, ReserveBytes: fullReserve})
 	if err != nil {
 		return nil, err
 	}
-	j, err := journal.Open(context.Background(), e, journal.Options{MaxPendingBytes: 4 << 20})
+	j, err := commitlog.Open(context.Background(), e, commitlog.Options{MaxPendingBytes: 4 << 20})
 	if err != nil {
 		return nil, errors.Join(err, e.Close())
 	}
@@ -200,7 +202,7 @@ func fillFileSystem(dir string) error {
 }
 
 // readAll reads every event and one entity.
-func readAll(j *journal.Journal, want int64) error {
+func readAll(j *commitlog.Journal, want int64) error {
 	got := int64(0)
 	err := j.Read(context.Background(), "bank", 0, 0, func(*journal.Event) error { got++; return nil })
 	if err != nil || got != want {
@@ -218,7 +220,7 @@ func verified(dir string) error {
 	if err != nil {
 		return err
 	}
-	report, err := journal.Verify(context.Background(), e, journal.VerifyOptions{})
+	report, err := verify.Run(context.Background(), e, verify.Options{})
 	if err == nil && report.Found > 0 {
 		err = fmt.Errorf("verify finds %v", report.Problems)
 	}

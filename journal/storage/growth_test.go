@@ -18,6 +18,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/bulkhead-wasm/bulkhead/journal/badgerlog"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
@@ -46,7 +47,7 @@ func grow(dir string) {
 	if err != nil {
 		panic(err)
 	}
-	j, err := journal.Open(ctx, e, journal.Options{})
+	j, err := commitlog.Open(ctx, e, commitlog.Options{})
 	if err != nil {
 		panic(err)
 	}
@@ -90,7 +91,7 @@ func benchGrowth(b *testing.B, events int) {
 
 	start := time.Now()
 	d := openDirectory(b, dir, Options{})
-	j, err := journal.Open(ctx, d.storage(), journal.Options{})
+	j, err := commitlog.Open(ctx, d.storage(), commitlog.Options{})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -7,7 +7,9 @@ import (
 	"testing"
 
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
+	"github.com/bulkhead-wasm/bulkhead/journal/verify"
 )
 
 // A log that lost the end of what was acknowledged, in a process that was killed before any of it was
@@ -51,11 +53,11 @@ func TestALostEndAfterAKill(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	report, err := journal.Verify(ctx, e, journal.VerifyOptions{})
+	report, err := verify.Run(ctx, e, verify.Options{})
 	if err != nil || report.Found != 1 || !strings.Contains(report.Problems[0].Detail, "lost its end") {
 		t.Errorf("verify finds %v, %v", report.Problems, err)
 	}
-	if err := journal.Rebuild(ctx, e, nil); err != nil {
+	if err := commitlog.Rebuild(ctx, e, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := e.Close(); err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/bulkhead-wasm/bulkhead/journal/badgerlog"
+	"github.com/bulkhead-wasm/bulkhead/journal/internal/format"
 	"github.com/bulkhead-wasm/bulkhead/journal/pebbleindex"
 )
 
@@ -26,8 +27,8 @@ func (d *directory) indexOptions() pebbleindex.Options {
 	return pebbleindex.Options{
 		ReadOnly:    d.options.ReadOnly,
 		MemoryBytes: d.options.IndexCacheBytes,
-		Group:       journal.IndexGroup,
-		Counted:     pebbleindex.Counted{Of: journal.AnswerDay, Prefix: journal.AnswerPrefix},
+		Group:       format.IndexGroup,
+		Counted:     pebbleindex.Counted{Of: format.AnswerDay, Prefix: format.AnswerPrefix},
 		// The reserve is the log's. A compaction that would eat into it is not worth it.
 		Room:      func(bytes int64) error { return checkSpace(d.dir, d.reserve+uint64(bytes)) },
 		Abandoned: d.memory.loseIndex,

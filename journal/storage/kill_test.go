@@ -13,7 +13,9 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
+	"github.com/bulkhead-wasm/bulkhead/journal/verify"
 )
 
 // killKeys are the entities that a victim writes to.
@@ -34,7 +36,7 @@ func beVictim(dir string) {
 	if err != nil {
 		fail(err)
 	}
-	j, err := journal.Open(context.Background(), e, journal.Options{})
+	j, err := commitlog.Open(context.Background(), e, commitlog.Options{})
 	if err != nil {
 		fail(err)
 	}
@@ -129,10 +131,10 @@ func openDirectory(t testing.TB, dir string, o Options) *directory {
 }
 
 // openJournal opens the journal in a directory.
-func openJournal(t *testing.T, dir string) *journal.Journal {
+func openJournal(t *testing.T, dir string) *commitlog.Journal {
 	t.Helper()
 	e := openStorage(t, dir, Options{})
-	j, err := journal.Open(context.Background(), e, journal.Options{})
+	j, err := commitlog.Open(context.Background(), e, commitlog.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,13 +142,13 @@ func openJournal(t *testing.T, dir string) *journal.Journal {
 }
 
 // mustVerify verifies the journal in a directory, which nobody has open.
-func mustVerify(t *testing.T, dir string) journal.Report {
+func mustVerify(t *testing.T, dir string) verify.Report {
 	t.Helper()
 	e, err := Open(dir, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	report, err := journal.Verify(context.Background(), e, journal.VerifyOptions{})
+	report, err := verify.Run(context.Background(), e, verify.Options{})
 	if err != nil || report.Found > 0 {
 		t.Errorf("verify finds %v, %v", report.Problems, err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/bulkhead-wasm/bulkhead/journal/badgerlog"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 	"github.com/bulkhead-wasm/bulkhead/journal/pebbleindex"
 )
@@ -102,7 +103,7 @@ func TestMemoryOfAJournalThatFailed(t *testing.T) {
 	o := Options{IndexCacheBytes: 8 << 20, ValueFileBytes: 4 << 20, ReserveBytes: -1, Memory: p}
 	e := openStorage(t, dir, o)
 	held := p.held
-	j, err := journal.Open(ctx, e, journal.Options{Codec: journal.CodecNone})
+	j, err := commitlog.Open(ctx, e, commitlog.Options{Codec: journal.CodecNone})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 	"github.com/bulkhead-wasm/bulkhead/journal/pebbleindex"
 )
@@ -53,7 +54,7 @@ func TestBigCommits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	j, err := journal.Open(ctx, e, journal.Options{})
+	j, err := commitlog.Open(ctx, e, commitlog.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +133,7 @@ func TestCount(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		j, err := journal.Open(ctx, e, journal.Options{})
+		j, err := commitlog.Open(ctx, e, commitlog.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -161,7 +162,7 @@ func TestIndexCache(t *testing.T) {
 	dir := t.TempDir()
 	for i, bytes := range []int64{0, 0, 1} { // the first fills it
 		e := openStorage(t, dir, Options{IndexCacheBytes: bytes})
-		j, err := journal.Open(ctx, e, journal.Options{})
+		j, err := commitlog.Open(ctx, e, commitlog.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}

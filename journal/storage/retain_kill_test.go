@@ -12,6 +12,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
@@ -31,7 +32,7 @@ func beRetainer(dir string) {
 	}
 	e, err := Open(dir, Options{IndexCacheBytes: 8 << 20, ValueFileBytes: 4 << 20})
 	must(err)
-	j, err := journal.Open(ctx, e, journal.Options{MaxBatchBytes: 2000, AnswerWindow: time.Nanosecond})
+	j, err := commitlog.Open(ctx, e, commitlog.Options{MaxBatchBytes: 2000, AnswerWindow: time.Nanosecond})
 	must(err)
 	versions := map[string]journal.Version{}
 	for k := range killKeys {

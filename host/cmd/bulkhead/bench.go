@@ -21,6 +21,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
+	"github.com/bulkhead-wasm/bulkhead/journal/verify"
 )
 
 // benchCmd measures a new host in this process, with a bank.
@@ -49,7 +51,7 @@ type benchReport struct {
 	Runs       []benchRun     `json:"runs"`
 	Group      *groupCompared `json:"group_commit,omitempty"`
 	Audit      loadgen.Audit  `json:"audit"`
-	Journal    journal.Report `json:"journal"`
+	Journal    verify.Report  `json:"journal"`
 	VerifyTime time.Duration  `json:"verify_ns"`
 }
 
@@ -141,7 +143,7 @@ type bench struct {
 // loads runs all loads on one host, then checks books and journal.
 func (b *bench) loads(dir string, report *benchReport) error {
 	ctx := b.env.ctx
-	p, err := b.start(dir, journal.Options{})
+	p, err := b.start(dir, commitlog.Options{})
 	if err != nil {
 		return err
 	}
@@ -177,7 +179,7 @@ func (b *bench) loads(dir string, report *benchReport) error {
 }
 
 // start opens a host on a free port with the bank in it.
-func (b *bench) start(dir string, o journal.Options) (*program, error) {
+func (b *bench) start(dir string, o commitlog.Options) (*program, error) {
 	b.bar.at("starting", 0, 0, countUnit)
 	quiet := slog.New(slog.DiscardHandler)
 	p, err := startProgram(b.env.ctx, programOptions{host: host.Options{Dir: dir, Limits: b.Limits.limits(), Journal: o,

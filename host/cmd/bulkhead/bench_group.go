@@ -11,6 +11,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/loadgen"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 	"github.com/bulkhead-wasm/bulkhead/journal/storage"
 )
 
@@ -29,7 +30,7 @@ type groupCompared struct {
 func (b *bench) compare(dir string) (*groupCompared, error) {
 	var g groupCompared
 	for i, out := range []*benchRun{&g.HostWith, &g.HostWithout, &g.JournalWith, &g.JournalWithout} {
-		options := []journal.Options{{}, {MaxGroupCommits: 1}}[i%2]
+		options := []commitlog.Options{{}, {MaxGroupCommits: 1}}[i%2]
 		title := []string{"host, group commit", "host, one sync a command", "journal, group commit",
 			"journal, one sync a command"}[i]
 		run := b.onHost
@@ -54,7 +55,7 @@ func ratio(with, without *benchRun) float64 {
 }
 
 // onHost loads a small bank on a new host.
-func (b *bench) onHost(dir, title string, o journal.Options) (benchRun, error) {
+func (b *bench) onHost(dir, title string, o commitlog.Options) (benchRun, error) {
 	const accounts = 1000
 	p, err := b.start(dir, o)
 	if err != nil {
@@ -72,12 +73,12 @@ func (b *bench) onHost(dir, title string, o journal.Options) (benchRun, error) {
 }
 
 // onJournal appends the same commands, each with one event, to a journal without a host.
-func (b *bench) onJournal(dir, title string, o journal.Options) (benchRun, error) {
+func (b *bench) onJournal(dir, title string, o commitlog.Options) (benchRun, error) {
 	opened, err := storage.Open(host.JournalDir(dir), storage.Options{})
 	if err != nil {
 		return benchRun{}, err
 	}
-	j, err := journal.Open(b.env.ctx, opened, o)
+	j, err := commitlog.Open(b.env.ctx, opened, o)
 	if err != nil {
 		return benchRun{}, errors.Join(err, opened.Close())
 	}
@@ -90,7 +91,7 @@ func (b *bench) onJournal(dir, title string, o journal.Options) (benchRun, error
 }
 
 // journalSender commits each command as one event of another entity, so that it need not keep versions.
-type journalSender struct{ j *journal.Journal }
+type journalSender struct{ j *commitlog.Journal }
 
 func (s journalSender) Send(ctx context.Context, c service.Command) (service.Reply, error) {
 	commit := &journal.Commit{

@@ -8,6 +8,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 )
 
 // budgetFlags bound what all services and connections hold together.
@@ -104,8 +105,8 @@ type journalFlags struct {
 // orNone converts a size for [host.Options], where 0 means the default and a negative value none.
 func orNone(s size) int64 { return cmp.Or(int64(s), -1) }
 
-func (f *journalFlags) options() journal.Options {
-	return journal.Options{
+func (f *journalFlags) options() commitlog.Options {
+	return commitlog.Options{
 		MaxPendingCommits: f.PendingCommits, MaxPendingBytes: int64(f.PendingBytes), MaxBatchBytes: int(f.BatchBytes),
 		Codec:         f.Codec,
 		MaxGroupBytes: int(f.GroupBytes), MaxGroupCommits: f.GroupCommits, AnswerWindow: f.Answers,

@@ -14,7 +14,9 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 	"github.com/bulkhead-wasm/bulkhead/journal/storage"
+	"github.com/bulkhead-wasm/bulkhead/journal/verify"
 )
 
 // journalCmd works on the journal of a host that is not running.
@@ -56,12 +58,12 @@ func (c *journalCmd) openError(err error) error {
 }
 
 // with opens the journal for one use; opening completes the index after a crash.
-func (c *journalCmd) with(ctx context.Context, use func(*journal.Journal) error) error {
+func (c *journalCmd) with(ctx context.Context, use func(*commitlog.Journal) error) error {
 	e, err := c.open()
 	if err != nil {
 		return err
 	}
-	j, err := journal.Open(ctx, e, journal.Options{})
+	j, err := commitlog.Open(ctx, e, commitlog.Options{})
 	if err != nil {
 		return errors.Join(err, e.Close())
 	}
@@ -94,22 +96,22 @@ func (c *journalVerifyCmd) Run(e *env, all *journalCmd) error {
 	return nil
 }
 
-func (c *journalCmd) verify(e *env, window time.Duration) (journal.Report, time.Duration, error) {
+func (c *journalCmd) verify(e *env, window time.Duration) (verify.Report, time.Duration, error) {
 	opened, err := c.open()
 	if err != nil {
-		return journal.Report{}, 0, err
+		return verify.Report{}, 0, err
 	}
 	bar := e.progress()
 	begin := time.Now()
-	report, err := journal.Verify(e.ctx, opened,
-		journal.VerifyOptions{AnswerWindow: window, Progress: func(p journal.VerifyProgress) {
+	report, err := verify.Run(e.ctx, opened,
+		verify.Options{AnswerWindow: window, Progress: func(p verify.Progress) {
 			bar.at("verifying "+string(p.Log), int64(p.Events), 0, countUnit)
 		}})
 	bar.done()
 	return report, time.Since(begin), errors.Join(err, opened.Close())
 }
 
-func printVerification(w io.Writer, report *journal.Report, took time.Duration) {
+func printVerification(w io.Writer, report *verify.Report, took time.Duration) {
 	var names []string
 	var events uint64
 	for name, l := range report.Logs {
@@ -148,7 +150,7 @@ type loggedTypes struct {
 }
 
 func (*journalLogsCmd) Run(e *env, all *journalCmd) error {
-	return all.with(e.ctx, func(j *journal.Journal) error {
+	return all.with(e.ctx, func(j *commitlog.Journal) error {
 		logs := []loggedTypes{}
 		for _, l := range j.Logs() {
 			types, err := j.EventTypes(e.ctx, l.Name)
@@ -189,12 +191,12 @@ func (*journalRebuildCmd) Run(e *env, all *journalCmd) error {
 	bar := e.progress()
 	defer bar.done()
 	bar.at("clearing what is derived", 0, 0, countUnit)
-	if err := errors.Join(journal.Reset(e.ctx, opened), opened.Close()); err != nil {
+	if err := errors.Join(commitlog.Reset(e.ctx, opened), opened.Close()); err != nil {
 		return err
 	}
 	bar.at("deriving it again from the log", 0, 0, countUnit)
 	var logs []journal.LogInfo
-	err = all.with(e.ctx, func(j *journal.Journal) error {
+	err = all.with(e.ctx, func(j *commitlog.Journal) error {
 		logs = j.Logs()
 		for _, log := range j.DamagedLogs() {
 			return j.Damage(log)

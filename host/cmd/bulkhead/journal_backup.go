@@ -14,6 +14,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/bulkhead-wasm/bulkhead/journal/backup"
+	"github.com/bulkhead-wasm/bulkhead/journal/verify"
 )
 
 // journalBackupCmd makes a backup through a running host, or of a directory.
@@ -187,7 +188,7 @@ type restoredDir struct {
 	Files    []string         `json:"files"`
 	Replaced string           `json:"replaced,omitempty"`
 	Manifest *backup.Manifest `json:"manifest"`
-	Report   *journal.Report  `json:"report,omitempty"`
+	Report   *verify.Report   `json:"report,omitempty"`
 }
 
 func (c *journalRestoreCmd) Run(e *env, all *journalCmd) error {

@@ -12,6 +12,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/bulkhead-wasm/bulkhead/journal/backup"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 )
 
 // selectFlags select a part of a log, and say where the log is.
@@ -38,7 +39,7 @@ func (f *selectFlags) commits(ctx context.Context, all *journalCmd, yield func(*
 		return yield(c)
 	}
 	read := func() error {
-		return all.with(ctx, func(j *journal.Journal) error {
+		return all.with(ctx, func(j *commitlog.Journal) error {
 			return j.Commits(ctx, journal.LogName(f.Log), journal.Position(f.After), each)
 		})
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/bulkhead-wasm/bulkhead/journal/backup"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 	"github.com/bulkhead-wasm/bulkhead/journal/storage"
 )
 
@@ -128,7 +129,7 @@ func (c *journalExportCmd) native(e *env, all *journalCmd) error {
 	bar := e.progress()
 	defer bar.done()
 	var m *backup.Manifest
-	err := all.with(e.ctx, func(j *journal.Journal) error {
+	err := all.with(e.ctx, func(j *commitlog.Journal) error {
 		return backup.Create(c.Output, func(f *os.File) (err error) {
 			o := backup.Options{Progress: func(p backup.Progress) { bar.at("exporting", int64(p.Bytes), 0, bytesUnit) }}
 			m, err = backup.WritePiece(e.ctx, f, j, journal.LogName(c.Select.Log), journal.Position(c.Select.After),
@@ -174,7 +175,7 @@ func (c *journalImportCmd) Run(e *env, all *journalCmd) error {
 	}
 	bar.at("indexing", 0, 0, countUnit)
 	var logs []journal.LogInfo
-	if err := all.with(e.ctx, func(j *journal.Journal) error { logs = j.Logs(); return nil }); err != nil {
+	if err := all.with(e.ctx, func(j *commitlog.Journal) error { logs = j.Logs(); return nil }); err != nil {
 		return err
 	}
 	bar.done()

@@ -7,7 +7,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
-	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 )
 
 // journalStatsCmd prints the journal's counters and sizes.
@@ -21,7 +21,7 @@ type journalStatsCmd struct {
 func (c *journalStatsCmd) Run(e *env, all *journalCmd) error {
 	var got service.JournalStats
 	if c.Offline {
-		err := all.with(e.ctx, func(j *journal.Journal) error {
+		err := all.with(e.ctx, func(j *commitlog.Journal) error {
 			got.Stats = j.Stats()
 			for _, l := range j.Logs() {
 				size, err := j.Measure(e.ctx, l.Name, nil)

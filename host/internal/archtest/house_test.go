@@ -21,6 +21,7 @@ var layers = []string{
 	"ground",    // needs nothing
 	"packing",   // bytes in, bytes out
 	"contracts", // what has to outlive every implementation
+	"formats",   // what a contract looks like on disk
 	"words",     // what the host speaks of, and the smallest tools
 	"tools",     // one job each, none of which knows a service that runs
 	"parts",     // what a service that runs is made of
@@ -53,9 +54,19 @@ var house = []room{
 			"business"},
 	{path: "journal/internal/mint", layer: "ground",
 		why: "who can make a receipt is decided by who can import the key to it"},
-	{path: "journal", layer: "contracts", may: []string{"journal/internal/mint", "journal/internal/pack",
+	{path: "journal", layer: "contracts", may: []string{"journal/internal/mint"},
+		why: "the words of the log must outlive every storage and every host, so they know neither"},
+	{path: "journal/internal/format", layer: "formats", may: []string{"journal", "journal/internal/pack",
 		"internal/yield"},
-		why: "the rules of the log must outlive every storage and every host, so they know neither"},
+		why: "what is on disk can be read without anything that runs, by whoever writes, verifies or backs it up"},
+	{path: "journal/internal/stored", layer: "words", may: []string{"journal", "journal/internal/format"},
+		why: "the bounds of a log are read in one way, whether its journal runs or not"},
+	{path: "journal/commitlog", layer: "tools", may: []string{"journal", "journal/internal/format",
+		"journal/internal/mint", "journal/internal/stored", "internal/yield"},
+		why: "a journal that runs knows stores by their seams alone, and no host"},
+	{path: "journal/verify", layer: "tools", may: []string{"journal", "journal/internal/format",
+		"journal/internal/stored", "internal/yield"},
+		why: "who checks what was written must not use what wrote it"},
 	{path: "host/service", layer: "words", may: []string{"internal/yield", "abi", "journal", "host/internal/safetext",
 		"host/internal/jsoncheck"},
 		why: "the vocabulary that everything in the host speaks; a word that needs a mechanism is not a word"},
@@ -100,13 +111,15 @@ var house = []room{
 	{path: "journal/badgerlog", layer: "tools", may: []string{"journal"},
 		outside: []string{"github.com/dgraph-io/badger/v4"},
 		why:     "Badger is one way to keep a log, and can only be replaced if nobody else has met it"},
-	{path: "journal/storage", layer: "parts", may: []string{"journal", "journal/badgerlog", "journal/pebbleindex"},
+	{path: "journal/storage", layer: "parts", may: []string{"journal", "journal/badgerlog",
+		"journal/internal/format", "journal/pebbleindex"},
 		why: "a directory with a log and an index is put together here, so that each can be replaced without the " +
 			"other"},
 	{path: "journal/pebbleindex", layer: "tools", may: []string{"journal"},
 		outside: []string{"github.com/cockroachdb/pebble/v2"},
 		why:     "Pebble is one way to keep an index, and can only be replaced if nobody else has met it"},
-	{path: "journal/backup", layer: "tools", may: []string{"internal/durable", "journal"},
+	{path: "journal/backup", layer: "parts", may: []string{"internal/durable", "journal", "journal/commitlog",
+		"journal/internal/format"},
 		why: "a backup is batches in a file; it must be readable by whoever has the file, without a storage or a host"},
 	{path: "guest-sdk/internal/*", layer: "tools", may: []string{"abi"}, outside: guestJSON,
 		why: "parts of the SDK live by the rule of the SDK"},
@@ -145,10 +158,10 @@ var house = []room{
 		may: []string{"internal/durable", "host/service", "host/budget", "journal", "abi"},
 		why: "modules and deployments at rest are files and events; what runs them is not its business"},
 	{path: "host/internal/stream", layer: "parts", may: []string{"host/service", "host/budget",
-		"host/internal/fair", "journal", "abi", "host/internal/lifecycle"},
+		"host/internal/fair", "journal", "journal/commitlog", "abi", "host/internal/lifecycle"},
 		why: "a subscriber is a cursor over the log; it must work for readers that have never heard of a sandbox"},
 	{path: "host/internal/engine", layer: "engine", may: []string{"host/service", "host/budget",
-		"host/internal/schema", "abi", "journal", "host/internal/lifecycle"},
+		"host/internal/schema", "abi", "journal", "journal/commitlog", "host/internal/lifecycle"},
 		why: "the order of call, append, sync, publish, reply is tested with fakes, so guest and log are seams and " +
 			"neither wazero nor Badger is in sight"},
 	{path: "host/internal/conform", layer: "engine",
@@ -216,7 +229,8 @@ var house = []room{
 
 	{path: "abi/abitest", layer: "tools", may: []string{"abi"}, support: true,
 		why: "golden vectors of the contract, for the tests of every implementation"},
-	{path: "journal/journaltest", layer: "tools", may: []string{"journal"}, support: true,
+	{path: "journal/journaltest", layer: "parts", may: []string{"journal", "journal/commitlog",
+		"journal/internal/format", "journal/verify"}, support: true,
 		why: "what a storage must promise, and one in memory that breaks on demand"},
 	{path: "host/hosttest", layer: "program", may: []string{"below"}, support: true,
 		why: "a whole host on a temporary directory and a free port"},

@@ -68,7 +68,7 @@ type Deployment struct {
 	Facts Facts
 }
 
-// Journal is the part of the journal that a catalog uses; see [journal.Journal].
+// Journal is the part of the journal that a catalog uses; see [commitlog.Journal].
 type Journal interface {
 	Append(ctx context.Context, c *journal.Commit, done func(journal.Receipt, error)) error
 	Read(ctx context.Context, log journal.LogName, after journal.Position, limit int,

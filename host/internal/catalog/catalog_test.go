@@ -13,12 +13,13 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
-func open(t *testing.T, dir string, disk *journaltest.Memory) (*Catalog, *journal.Journal) {
+func open(t *testing.T, dir string, disk *journaltest.Memory) (*Catalog, *commitlog.Journal) {
 	t.Helper()
-	j, err := journal.Open(t.Context(), disk.Storage(), journal.Options{})
+	j, err := commitlog.Open(t.Context(), disk.Storage(), commitlog.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

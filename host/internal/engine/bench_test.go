@@ -7,6 +7,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
@@ -25,7 +26,7 @@ func (nopGuest) Query(context.Context, service.GuestQuery) (service.Outcome, err
 
 // BenchmarkQuery measures a query through mailbox, shard and Settle.
 func BenchmarkQuery(b *testing.B) {
-	j, err := journal.Open(b.Context(), journaltest.NewMemory().Storage(), journal.Options{})
+	j, err := commitlog.Open(b.Context(), journaltest.NewMemory().Storage(), commitlog.Options{})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -37,7 +38,7 @@ func BenchmarkQuery(b *testing.B) {
 
 // BenchmarkCommand measures a command through the engine and a journal in memory.
 func BenchmarkCommand(b *testing.B) {
-	j, err := journal.Open(b.Context(), journaltest.NewMemory().Storage(), journal.Options{})
+	j, err := commitlog.Open(b.Context(), journaltest.NewMemory().Storage(), commitlog.Options{})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
@@ -22,7 +23,7 @@ func TestALogHasItsQuota(t *testing.T) {
 	var now atomic.Int64
 	now.Store(1e18)
 	clock := func() journal.UnixNano { return journal.UnixNano(now.Load()) }
-	j, err := journal.Open(t.Context(), journaltest.NewMemory().Storage(), journal.Options{Clock: clock,
+	j, err := commitlog.Open(t.Context(), journaltest.NewMemory().Storage(), commitlog.Options{Clock: clock,
 		Codec: journal.CodecNone})
 	if err != nil {
 		t.Fatal(err)

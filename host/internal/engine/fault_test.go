@@ -8,7 +8,9 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
+	"github.com/bulkhead-wasm/bulkhead/journal/verify"
 )
 
 // published records what subscribers got.
@@ -91,7 +93,7 @@ func load(e *Engine, o *outcomes) {
 
 func oneFault(t *testing.T, n int) (failed bool) {
 	disk := journaltest.NewMemory()
-	j, err := journal.Open(t.Context(), disk.Storage(), journal.Options{})
+	j, err := commitlog.Open(t.Context(), disk.Storage(), commitlog.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +166,7 @@ func checkTold(t *testing.T, n int, id service.CommandID, r replied, there *jour
 func verifyLog(t *testing.T, disk *journaltest.Memory) map[journal.CommandID]*journal.Committed {
 	// A journal completes the index and closes its disk, so it gets a copy.
 	opened := disk.CrashClone(0)
-	j, err := journal.Open(context.Background(), opened.Storage(), journal.Options{})
+	j, err := commitlog.Open(context.Background(), opened.Storage(), commitlog.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +191,7 @@ func verifyLog(t *testing.T, disk *journaltest.Memory) map[journal.CommandID]*jo
 	if err != nil {
 		t.Error(err)
 	}
-	report, err := journal.Verify(context.Background(), opened.CrashClone(0).Storage(), journal.VerifyOptions{})
+	report, err := verify.Run(context.Background(), opened.CrashClone(0).Storage(), verify.Options{})
 	if err != nil || len(report.Problems) > 0 {
 		t.Errorf("verify: %v, %+v", err, report)
 	}
@@ -200,7 +202,7 @@ func verifyLog(t *testing.T, disk *journaltest.Memory) map[journal.CommandID]*jo
 // in the log once, and the first answers still hold.
 func repeatAll(t *testing.T, n int, disk *journaltest.Memory, o *outcomes,
 	before map[journal.CommandID]*journal.Committed) {
-	j, err := journal.Open(context.Background(), disk.Storage(), journal.Options{})
+	j, err := commitlog.Open(context.Background(), disk.Storage(), commitlog.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
@@ -24,9 +25,9 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // openJournal opens a journal that is closed with the test.
-func openJournal(t testing.TB, s journal.Storage) *journal.Journal {
+func openJournal(t testing.TB, s journal.Storage) *commitlog.Journal {
 	t.Helper()
-	j, err := journal.Open(t.Context(), s, journal.Options{})
+	j, err := commitlog.Open(t.Context(), s, commitlog.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +79,7 @@ func start(t testing.TB, o Options) *Engine {
 }
 
 // startBank starts a bank on a journal in memory.
-func startBank(t testing.TB, shards int, change func(*Options)) (*Engine, []*bankGuest, *journal.Journal) {
+func startBank(t testing.TB, shards int, change func(*Options)) (*Engine, []*bankGuest, *commitlog.Journal) {
 	t.Helper()
 	j := openJournal(t, journaltest.NewMemory().Storage())
 	o, guests := bankOptions(t, j, shards)

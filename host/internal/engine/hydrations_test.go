@@ -13,12 +13,13 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
 // history appends n deposits of data to an entity, each of another command that took so
 // much fuel.
-func history(t *testing.T, j *journal.Journal, key string, from journal.Version, fuel uint64, data ...string) {
+func history(t *testing.T, j *commitlog.Journal, key string, from journal.Version, fuel uint64, data ...string) {
 	t.Helper()
 	for i, d := range data {
 		c := journaltest.Commit("bank", key, from+journal.Version(i), fmt.Sprint(key, "-", int(from)+i), 0)
@@ -35,7 +36,7 @@ func ones(n int) []string {
 }
 
 // bankOn starts a bank of one shard, without snapshots, and returns its log lines.
-func bankOn(t *testing.T, j *journal.Journal, change func(*Options)) (*Engine, *bankGuest, *lines) {
+func bankOn(t *testing.T, j *commitlog.Journal, change func(*Options)) (*Engine, *bankGuest, *lines) {
 	t.Helper()
 	o, guests := bankOptions(t, j, 1)
 	o.Spec.Settings.SnapshotEvery = -1

@@ -14,6 +14,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
@@ -126,7 +127,7 @@ func (c *client) tolerate(err error) {
 func TestRandomLoad(t *testing.T) {
 	seed := prove.Seed(t)
 	disk := journaltest.NewMemory()
-	j, err := journal.Open(t.Context(), disk.Storage(), journal.Options{MaxPendingCommits: 8})
+	j, err := commitlog.Open(t.Context(), disk.Storage(), commitlog.Options{MaxPendingCommits: 8})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 )
 
 // Guest is a sandbox. One goroutine at a time uses it. It bounds the time of each call itself; the
@@ -53,7 +54,7 @@ type Guest interface {
 	Close(ctx context.Context) error
 }
 
-// Log is the part of the journal that an engine uses; the methods of [journal.Journal] have the
+// Log is the part of the journal that an engine uses; the methods of [commitlog.Journal] have the
 // whole contract. The engine relies on these parts of it:
 //
 //   - Append calls done exactly once if it returned nil, and never if it did not;
@@ -79,7 +80,7 @@ type Log interface {
 	Trimmed(ctx context.Context, log journal.LogName, key string) (t journal.Trimmed, ok bool, err error)
 }
 
-var _ Log = (*journal.Journal)(nil)
+var _ Log = (*commitlog.Journal)(nil)
 
 // Publisher tells subscribers about commits. Publish is called in log order, one call at a time,
 // after a commit is on disk and before its reply is released. It must not block and must not

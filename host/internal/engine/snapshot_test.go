@@ -12,6 +12,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
@@ -180,7 +181,7 @@ func TestSnapshotsOfABuildThatAppliedEventsOtherwise(t *testing.T) {
 func TestUselessSnapshots(t *testing.T) {
 	ctx := context.Background()
 	disk := journaltest.NewMemory()
-	j, err := journal.Open(ctx, disk.Storage(), journal.Options{})
+	j, err := commitlog.Open(ctx, disk.Storage(), commitlog.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,7 +213,7 @@ func TestUselessSnapshots(t *testing.T) {
 		m := disk.CrashClone(0)
 		if c.events < 4 {
 			m.Lose("bank", 3)
-			if err := journal.Rebuild(ctx, m.Storage(), nil); err != nil { // somebody accepted it
+			if err := commitlog.Rebuild(ctx, m.Storage(), nil); err != nil { // somebody accepted it
 				t.Fatal(err)
 			}
 		}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
@@ -22,7 +23,7 @@ type tracer struct {
 	engine *Engine
 	guest  *bankGuest
 	disk   *journaltest.Memory
-	log    *journal.Journal
+	log    *commitlog.Journal
 	gate   chan bool // true lets a sync succeed
 
 	mu    sync.Mutex

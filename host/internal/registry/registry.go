@@ -29,7 +29,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// Journal is the part of [journal.Journal] that a registry needs.
+// Journal is the part of [commitlog.Journal] that a registry needs.
 type Journal interface {
 	engine.Log
 	stream.Reader

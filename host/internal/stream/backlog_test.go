@@ -13,6 +13,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/fair"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 )
 
 // counting is a journal that counts what is read of its log, and can be held up.
@@ -165,10 +166,10 @@ func TestADamagedIndexIsNotFollowed(t *testing.T) {
 // brokenKeys reads by key from an index that is damaged.
 type brokenKeys struct {
 	*counting
-	broken *journal.Journal
+	broken *commitlog.Journal
 }
 
-func (b *brokenKeys) ReadKeys(log journal.LogName, keys []string) *journal.KeyReader {
+func (b *brokenKeys) ReadKeys(log journal.LogName, keys []string) *commitlog.KeyReader {
 	return b.broken.ReadKeys(log, keys)
 }
 

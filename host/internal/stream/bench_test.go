@@ -8,6 +8,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 )
 
 // receipts makes receipts of n commits with one event each, and their commits.
@@ -67,7 +68,7 @@ func fanOut(b *testing.B, n int) {
 }
 
 // fallenBehind is a journal that claims to be empty, so that readers of its log are behind the ring.
-type fallenBehind struct{ *journal.Journal }
+type fallenBehind struct{ *commitlog.Journal }
 
 func (fallenBehind) Head(journal.LogName) journal.Position { return 0 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
@@ -19,7 +20,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type bench struct {
 	t        testing.TB
 	memory   *journaltest.Memory
-	journal  *journal.Journal
+	journal  *commitlog.Journal
 	hub      *Hub
 	versions map[string]journal.Version
 	commits  int
@@ -34,9 +35,9 @@ func newBench(t testing.TB, o Options) *bench {
 	return b
 }
 
-func openJournal(t testing.TB, m *journaltest.Memory) *journal.Journal {
+func openJournal(t testing.TB, m *journaltest.Memory) *commitlog.Journal {
 	t.Helper()
-	j, err := journal.Open(t.Context(), m.Storage(), journal.Options{})
+	j, err := commitlog.Open(t.Context(), m.Storage(), commitlog.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,9 +11,10 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 )
 
-// Reader is the part of the journal that a hub uses; see [journal.Journal].
+// Reader is the part of the journal that a hub uses; see [commitlog.Journal].
 type Reader interface {
 	// Read yields the durable events with a position above after, in order. An event is valid
 	// during its yield only.
@@ -27,10 +28,10 @@ type Reader interface {
 	Indexed(log journal.LogName) journal.Position
 	// Origin is the identity of a log.
 	Origin(log journal.LogName) journal.Stamp
-	ReadKeys(log journal.LogName, keys []string) *journal.KeyReader
+	ReadKeys(log journal.LogName, keys []string) *commitlog.KeyReader
 }
 
-var _ Reader = (*journal.Journal)(nil)
+var _ Reader = (*commitlog.Journal)(nil)
 
 // Options are what a hub is made of.
 type Options struct {

@@ -13,6 +13,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/fair"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
@@ -20,7 +21,7 @@ import (
 type model struct {
 	t       *testing.T
 	lagging *journaltest.Lagging
-	journal *journal.Journal
+	journal *commitlog.Journal
 	hub     *Hub
 
 	mu       sync.Mutex // guards all below
@@ -205,8 +206,8 @@ func TestModel(t *testing.T) {
 		random := rand.New(rand.NewPCG(seed, uint64(round)))
 		m.lagging = &journaltest.Lagging{}
 		var err error
-		m.journal, err = journal.Open(context.Background(), m.lagging.Wrap(memory.Storage()),
-			journal.Options{Clock: m.clock, MaxBatchBytes: 1 << (9 + random.IntN(6))})
+		m.journal, err = commitlog.Open(context.Background(), m.lagging.Wrap(memory.Storage()),
+			commitlog.Options{Clock: m.clock, MaxBatchBytes: 1 << (9 + random.IntN(6))})
 		if err != nil {
 			t.Fatal(err)
 		}

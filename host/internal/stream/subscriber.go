@@ -14,6 +14,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/fair"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 )
 
 // Filter says which events a subscriber wants. An empty list wants all.
@@ -94,7 +95,7 @@ type Cursor struct {
 	turned bool             // the turn may be held
 	passed journal.Position // number of positions passed in this turn
 	source source
-	keys   *journal.KeyReader // nil if the filter has no keys
+	keys   *commitlog.KeyReader // nil if the filter has no keys
 }
 
 // Position is the position up to which every event has been returned or is not wanted. It advances

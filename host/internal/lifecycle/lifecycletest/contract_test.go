@@ -26,7 +26,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox/compile"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
-	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
 )
 
@@ -45,7 +45,7 @@ var everything = map[string]func(t *testing.T) (start func() (end, error)){
 	},
 	"journal.Journal": func(t *testing.T) func() (end, error) {
 		return func() (end, error) {
-			j, err := journal.Open(t.Context(), journaltest.NewMemory().Storage(), journal.Options{})
+			j, err := commitlog.Open(t.Context(), journaltest.NewMemory().Storage(), commitlog.Options{})
 			return j.Close, err
 		}
 	},
@@ -122,9 +122,9 @@ var everything = map[string]func(t *testing.T) (start func() (end, error)){
 	},
 }
 
-func memoryJournal(t *testing.T) *journal.Journal {
+func memoryJournal(t *testing.T) *commitlog.Journal {
 	t.Helper()
-	j, err := journal.Open(t.Context(), journaltest.NewMemory().Storage(), journal.Options{})
+	j, err := commitlog.Open(t.Context(), journaltest.NewMemory().Storage(), commitlog.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +133,7 @@ func memoryJournal(t *testing.T) *journal.Journal {
 }
 
 // newEngine makes an engine that is never asked for anything.
-func newEngine(j *journal.Journal) (*engine.Engine, error) {
+func newEngine(j *commitlog.Journal) (*engine.Engine, error) {
 	return engine.New(engine.Options{
 		Spec: service.Spec{Service: "bank"}, Log: j,
 		Manifest: &abi.Manifest{Service: "bank", Encoding: "application/json"},

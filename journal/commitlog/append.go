@@ -1,0 +1,274 @@
+package commitlog
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/bulkhead-wasm/bulkhead/internal/yield"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/internal/format"
+)
+
+// Append hands in a commit. An error means that it was not accepted and nothing
+// of it will be written: KindVersion if the entity is not at the expected version,
+// KindDuplicateID if the id is in use, KindInvalid, KindClosed, KindFailed, KindFull
+// while the disk has no more room than the storage keeps in reserve, or KindCanceled
+// if ctx ended while there was no room for it in memory.
+//
+// After nil, done is called exactly once: with the receipt when the commit is on
+// disk, or with a KindFailed error, after which nobody knows whether it is. Calls
+// of done come from one goroutine, in the order of each log; done must not block
+// and must not call Append or Close.
+//
+// The journal keeps c and its slices until the commit is in the index, which is after done. Nobody
+// may change them any more.
+func (j *Journal) Append(ctx context.Context, c *journal.Commit, done func(journal.Receipt, error)) error {
+	if err := validate(c); err != nil {
+		return err
+	}
+	if err := j.space.refuse(c.Log); err != nil {
+		return err
+	}
+	p := &pending{commit: c, done: done, size: format.CommitBytes(c, 0)}
+	if p.size <= yield.Step {
+		p.encoded = format.AppendCommit(nil, c, 0)
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	size := int64(p.size)
+	if err := j.waitForRoom(ctx, c.Log, size); err != nil {
+		return err
+	}
+	// Its room is taken before the lock is given up, or all who wait would find it free.
+	s := j.log(c.Log)
+	j.queue.take(&s.queue, 1, size)
+	again, err := j.mayEnter(ctx, s, c)
+	if err != nil {
+		j.queue.take(&s.queue, -1, -size)
+		j.queue.makeRoom()
+		return err
+	}
+	if again {
+		p.markAgain(j.opt.AnswerWindow)
+		j.queue.take(&s.queue, 0, int64(p.size)-size)
+		size = int64(p.size)
+	}
+	j.hold(s, p)
+	j.queue.push(&s.queue, p)
+	s.size.writing += size
+	j.flying++
+	j.signal()
+	return nil
+}
+
+// markAgain records that the command's id had been used before, and its answer was promised
+// for a time that is over.
+func (p *pending) markAgain(window time.Duration) {
+	p.again, p.size = window, format.CommitBytes(p.commit, window)
+	if p.encoded != nil {
+		p.encoded = format.AppendCommit(nil, p.commit, window)
+	}
+}
+
+// mayEnter says why a commit is not accepted; again is as checkIn says. The caller holds mu, which
+// may be given up meanwhile.
+func (j *Journal) mayEnter(ctx context.Context, s *logState, c *journal.Commit) (again bool, err error) {
+	version, again, err := j.checkIn(ctx, s, c)
+	if err != nil {
+		return false, err
+	}
+	if version != c.Expected {
+		return false, journal.Errorf(journal.KindVersion, "append", c.Log, "entity %q is at version %d, not at %d",
+			c.Command.Key,
+			version, c.Expected)
+	}
+	return again, j.refusal(c.Log)
+}
+
+func validate(c *journal.Commit) error {
+	bad := func(format string, args ...any) error {
+		return journal.Errorf(journal.KindInvalid, "append", c.Log, format, args...)
+	}
+	cmd := &c.Command
+	switch {
+	case len(c.Log) == 0 || len(c.Log) > journal.MaxLogName:
+		return bad("the log's name has %d bytes; it has 1 to %d", len(c.Log), journal.MaxLogName)
+	case len(cmd.Key) == 0 || len(cmd.Key) > journal.MaxKey:
+		return bad("the key has %d bytes; it has 1 to %d", len(cmd.Key), journal.MaxKey)
+	case len(cmd.ID) == 0 || len(cmd.ID) > journal.MaxCommandID:
+		return bad("the command id has %d bytes; it has 1 to %d", len(cmd.ID), journal.MaxCommandID)
+	case len(cmd.Type) > journal.MaxTypeName:
+		return bad("the command's type has %d bytes; it has at most %d", len(cmd.Type), journal.MaxTypeName)
+	case len(c.Events) > journal.MaxEvents:
+		return bad("the commit has %d events; it has at most %d", len(c.Events), journal.MaxEvents)
+	}
+	size := len(cmd.Data) + len(cmd.Metadata) + len(cmd.Reply)
+	for i := range c.Events {
+		e := &c.Events[i]
+		if len(e.Type) > journal.MaxTypeName || len(e.ContentType) > journal.MaxTypeName {
+			return bad("event %d has a type of more than %d bytes", i, journal.MaxTypeName)
+		}
+		size += len(e.Data) + len(e.Metadata)
+	}
+	if size > journal.MaxCommit {
+		return bad("the commit has %d bytes; it has at most %d", size, journal.MaxCommit)
+	}
+	return nil
+}
+
+// refusal says why nothing is accepted now. The caller holds mu.
+func (j *Journal) refusal(log journal.LogName) error {
+	switch {
+	case j.failure != nil:
+		return &journal.Error{Op: "append", Log: log, Kind: journal.KindFailed, Err: j.failure}
+	case j.closing:
+		return journal.Errorf(journal.KindClosed, "append", log, "the journal was closed")
+	case j.damaged[log] != nil:
+		return &journal.Error{Op: "append", Log: log, Kind: journal.KindCorrupt, Err: j.damaged[log]}
+	}
+	return nil
+}
+
+// waitForRoom blocks until size bytes may be handed in. The caller holds mu, which
+// is given up while waiting.
+func (j *Journal) waitForRoom(ctx context.Context, log journal.LogName, size int64) error {
+	for {
+		if err := j.refusal(log); err != nil {
+			return err
+		}
+		var queue *logQueue
+		if s := j.logs[log]; s != nil {
+			queue = &s.queue
+		}
+		if j.queue.hasRoom(queue, size) {
+			return nil
+		}
+		room := j.queue.room
+		j.stats.Stalls++
+		start := time.Now()
+		j.mu.Unlock()
+		var err error
+		select {
+		case <-room:
+		case <-ctx.Done():
+			err = &journal.Error{Op: "append", Log: log, Kind: journal.KindCanceled, Err: ctx.Err()}
+		}
+		j.mu.Lock()
+		j.stats.StallTime += time.Since(start)
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// checkIn finds the version of c's entity and refuses an id that is in use. again says that
+// the id was used, and the window of its answer is over. It gives up the lock while it reads the index.
+func (j *Journal) checkIn(
+	ctx context.Context, s *logState, c *journal.Commit,
+) (version journal.Version, again bool, err error) {
+	cmd := &c.Command
+	inUse := func() error {
+		return journal.Errorf(journal.KindDuplicateID, "append", c.Log, "command id %q is in use", cmd.ID)
+	}
+	for {
+		if s.ids[cmd.ID] != nil {
+			return 0, false, inUse()
+		}
+		version, known := j.knownVersion(s, cmd.Key)
+		before, absent := s.unused[cmd.ID]
+		absent = absent || c.GeneratedID
+		if known && absent {
+			return version, before == idExpired, nil
+		}
+		seen := s.indexing
+		j.mu.Unlock()
+		var err error
+		if !absent {
+			_, before, err = j.findAnswer(ctx, c.Log, cmd.ID)
+		}
+		if err == nil && !known {
+			version, err = j.indexedAt(ctx, c.Log, cmd.Key, c.Expected)
+		}
+		j.mu.Lock()
+		switch {
+		case err != nil:
+			return 0, false, err
+		case before == idUsed:
+			return 0, false, inUse()
+		case s.indexing != seen:
+			continue // something left the overlay meanwhile: look again
+		}
+		if s.ids[cmd.ID] != nil {
+			continue
+		}
+		if now, ok := j.knownVersion(s, cmd.Key); ok {
+			version = now
+		} else {
+			j.versions.put(j.versions.key(c.Log, cmd.Key), version)
+		}
+		return version, before == idExpired, nil
+	}
+}
+
+// idUse is what the index knows of a command id.
+type idUse uint8
+
+const (
+	idUnused  idUse = iota // or what used it is deleted
+	idExpired              // the window of its answer is over
+	idUsed
+)
+
+// absent remembers that the index has no answer to id, and whether it once had one, which stays true until
+// a commit with it is handed in: who asks first, as a shard does, need not have Append look
+// again. The caller holds mu.
+func (s *logState) absent(id journal.CommandID, before idUse) {
+	const most = 4096 // asked for and not appended: refused by their service, mostly
+	if len(s.unused) >= most {
+		clear(s.unused)
+	}
+	s.unused[id] = before
+}
+
+// hold puts p into the overlay. The caller holds mu.
+func (j *Journal) hold(s *logState, p *pending) {
+	s.entered++
+	key := p.commit.Command.Key
+	e := s.entities[key]
+	if e == nil {
+		e = &entity{id: j.versions.key(s.name, key)}
+		s.entities[key] = e
+		j.versions.drop(e.id)
+	}
+	e.version = p.commit.Expected + journal.Version(len(p.commit.Events))
+	e.commits = append(e.commits, p)
+	e.waiting++
+	s.ids[p.commit.Command.ID] = p
+	delete(s.unused, p.commit.Command.ID)
+	p.log, p.entity = s, e
+}
+
+// release takes p out of the overlay once it is in the index, or void. The caller
+// holds mu.
+func (j *Journal) release(p *pending) {
+	p.log.left++
+	key := p.commit.Command.Key
+	e := p.entity
+	// Commits leave in order, but for those that are void behind others still held.
+	if e.commits[0] == p {
+		e.commits[0] = nil
+		e.commits = e.commits[1:]
+	} else if i := slices.Index(e.commits, p); i > 0 {
+		e.commits = slices.Delete(e.commits, i, i+1)
+	}
+	if len(e.commits) == 0 && p.log.entities[key] == e {
+		delete(p.log.entities, key)
+		if p.durable {
+			j.versions.put(e.id, e.version)
+		}
+	}
+	delete(p.log.ids, p.commit.Command.ID)
+	j.releaseSnapshot(p)
+	j.queue.take(&p.log.queue, -1, -int64(p.size))
+}

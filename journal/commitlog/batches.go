@@ -1,0 +1,81 @@
+package commitlog
+
+import (
+	"context"
+	"errors"
+
+	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/internal/format"
+	"github.com/bulkhead-wasm/bulkhead/journal/internal/stored"
+)
+
+// batchesAtOnce is about how many bytes of batches are read in one go.
+const batchesAtOnce = 1 << 20
+
+// Batches yields the batches of a piece of a log as they are on disk, in order. A
+// batch is valid during its yield only, which may take as long as it likes: the
+// journal can be closed meanwhile. Damage is for the caller to find, see [format.ReadBatch].
+// An error of yield ends the scan and is returned as it is. It begins with what a
+// retention has left.
+func (j *Journal) Batches(
+	ctx context.Context, log journal.LogName, r journal.BatchRange, yield func(journal.Block) error,
+) error {
+	j.mu.Lock()
+	if s := j.logs[log]; s == nil {
+		r.UpTo = r.After
+	} else if r.UpTo == 0 || r.UpTo > s.batches {
+		r.UpTo = s.batches // what is behind it may be of an append that failed
+	}
+	if s := j.logs[log]; s != nil && s.trimmed.Sequence > 0 && r.After < s.trimmed.Sequence-1 {
+		r.After, r.From = s.trimmed.Sequence-1, max(r.From, s.trimmed.Position)
+	}
+	j.mu.Unlock()
+	begun := false
+	for r.After < r.UpTo {
+		some, err := j.someBatches(ctx, log, r)
+		if err != nil {
+			return err
+		}
+		if len(some) == 0 {
+			return nil
+		}
+		for _, b := range some {
+			if now := j.cutOf(log); b.Sequence != r.After+1 && begun && b.Sequence <= now.Sequence {
+				return trimmedLog(log, now.Position)
+			}
+			begun = true
+			if err := yield(b); err != nil {
+				return err
+			}
+			r.From, r.After = b.First, b.Sequence
+		}
+	}
+	return nil
+}
+
+// someBatches reads the first few batches of a range.
+func (j *Journal) someBatches(
+	ctx context.Context, log journal.LogName, r journal.BatchRange,
+) (some []journal.Block, err error) {
+	if err := j.reads.enter("read", log); err != nil {
+		return nil, err
+	}
+	defer j.reads.leave()
+	bytes := 0
+	err = j.storage.Log.Blocks(ctx, log, r.From, func(b journal.Block) error {
+		if b.Sequence <= r.After {
+			return nil
+		}
+		if b.Sequence > r.UpTo || len(some) > 0 && bytes+len(b.Data) > batchesAtOnce {
+			return stored.ErrStop
+		}
+		bytes += len(b.Data)
+		b.Data = format.Clone(b.Data)
+		some = append(some, b)
+		return nil
+	})
+	if errors.Is(err, stored.ErrStop) {
+		err = nil
+	}
+	return some, stored.ReadError("read", log, err)
+}

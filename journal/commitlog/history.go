@@ -1,0 +1,162 @@
+package commitlog
+
+import (
+	"context"
+	"errors"
+
+	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/internal/format"
+	"github.com/bulkhead-wasm/bulkhead/journal/internal/stored"
+)
+
+// Origin is the identity of a log: the stamp of its first batch. It survives retentions, backups and exports. Of a
+// log without a batch it is the first eight bytes of the SHA-256 of the log's name. It is zero where nobody
+// knows it any more.
+func (j *Journal) Origin(log journal.LogName) journal.Stamp {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if s := j.logs[log]; s != nil && s.batches > 0 {
+		return s.origin
+	}
+	return journal.Unborn(log)
+}
+
+// Newest is the position of the last event on disk, as [Journal.Head], with the stamp of its batch: zero if there is
+// no event, or that batch is damaged.
+func (j *Journal) Newest(log journal.LogName) (journal.Position, journal.Stamp) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if s := j.logs[log]; s != nil {
+		return s.head, s.stamp
+	}
+	return 0, journal.Stamp{}
+}
+
+// StampAt is the stamp of the batch with the event at a position, by which a reader that was there is told from one
+// of another history. Position 0, behind which is the first event of all, has the zero stamp. It costs nothing at the
+// head of a log, else it reads one batch. Of what a retention has deleted the position just before the first event that
+// is kept has a stamp too, if the retention noted it; others are a KindTrimmed error. A position beyond the head is
+// KindInvalid.
+func (j *Journal) StampAt(ctx context.Context, log journal.LogName, at journal.Position) (journal.Stamp, error) {
+	known, stamp, err := j.knownStamp(log, at)
+	if known || err != nil {
+		return stamp, err
+	}
+	stamp, err = j.readStamp(ctx, log, at)
+	if err != nil {
+		if _, _, gone := j.knownStamp(log, at); gone != nil { // a retention has begun meanwhile
+			err = gone
+		}
+	}
+	return stamp, err
+}
+
+// knownStamp is the stamp at a position as far as memory has it.
+func (j *Journal) knownStamp(log journal.LogName, at journal.Position) (known bool, stamp journal.Stamp, err error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	s := j.logs[log]
+	switch {
+	case at == 0 && (s == nil || s.trimmed.Position <= 1):
+		return true, journal.Stamp{}, nil
+	case s == nil || at > s.head:
+		return false, journal.Stamp{},
+			journal.Errorf(journal.KindInvalid, "stamp", log, "the log has not come to position %d", at)
+	case at == s.trimmed.Position-1:
+		return true, s.trimmed.Before, nil
+	case at < s.trimmed.Position:
+		return false, journal.Stamp{}, trimmedLog(log, s.trimmed.Position)
+	case at == s.head:
+		return s.stamp != journal.Stamp{}, s.stamp, nil
+	}
+	return false, journal.Stamp{}, nil
+}
+
+func (j *Journal) readStamp(ctx context.Context, log journal.LogName, at journal.Position) (journal.Stamp, error) {
+	if err := j.reads.enter("stamp", log); err != nil {
+		return journal.Stamp{}, err
+	}
+	defer j.reads.leave()
+	return stampAt(ctx, j.storage.Log, log, at)
+}
+
+// stampAt reads the batch with the event at a position and hashes it.
+func stampAt(
+	ctx context.Context, store journal.LogStore, log journal.LogName, at journal.Position,
+) (stamp journal.Stamp, err error) {
+	err = store.Blocks(ctx, log, at, func(b journal.Block) error {
+		if b.First > at {
+			return stored.ErrStop
+		}
+		h, _, err := format.OpenBlock(&b)
+		if err != nil || at >= h.First+journal.Position(h.Events) {
+			return err
+		}
+		stamp = h.Stamp()
+		return stored.ErrStop
+	})
+	if err != nil && !errors.Is(err, stored.ErrStop) {
+		return journal.Stamp{}, stored.ReadError("stamp", log, err)
+	}
+	if stamp == (journal.Stamp{}) {
+		return journal.Stamp{},
+			journal.Errorf(journal.KindCorrupt, "stamp", log, "the batch with position %d is missing", at)
+	}
+	return stamp, nil
+}
+
+// findStamps learns of each log, when the journal is opened, which one it is and the stamp at its head. What is
+// damaged has none; that is found again by whoever reads it.
+func (j *Journal) findStamps(ctx context.Context) error {
+	store := j.storage.Log
+	for name, s := range j.logs {
+		if s.origin = s.trimmed.Origin; s.trimmed.Sequence <= 1 {
+			err := store.Blocks(ctx, name, 0, func(b journal.Block) error {
+				if h, _, err := format.OpenBlock(&b); err == nil && b.Sequence == 1 {
+					s.origin = h.Stamp()
+				}
+				return stored.ErrStop
+			})
+			if err != nil && !errors.Is(err, stored.ErrStop) && stored.StorageKind(err) != journal.KindCorrupt {
+				return err
+			}
+		}
+		if s.stamp == (journal.Stamp{}) && s.head > 0 {
+			if s.stamp = s.trimmed.Before; s.head >= s.trimmed.Position {
+				var err error
+				if s.stamp, err = stampAt(ctx, store, name, s.head); err != nil &&
+					journal.KindOf(err) != journal.KindCorrupt {
+					return err
+				}
+			}
+		}
+		s.first, s.last = s.origin, new(journal.Stamp)
+		*s.last = s.stamp
+	}
+	return nil
+}
+
+// VersionAt is an entity's version after the event at a position of its log, which is on disk. If a retention has
+// deleted the event behind it, the error is of kind KindTrimmed: which of the entity's events it had taken out of the
+// log by // then nobody knows.
+func (j *Journal) VersionAt(
+	ctx context.Context, log journal.LogName, key string, at journal.Position,
+) (journal.Version, error) {
+	held, _, _ := j.overlay(log, key)
+	r := j.ReadKeys(log, []string{key})
+	r.at = at
+	p := keyPass{KeyReader: r, ctx: ctx}
+	if err := p.find(&r.keys[0]); err != nil {
+		return 0, stored.ReadError("version", log, err)
+	}
+	v := r.keys[0].next - 1
+	for i := range held {
+		if e := &held[i]; e.Position > 0 && e.Position <= at {
+			v = max(v, e.Version)
+		}
+	}
+	if first := j.First(log); at+1 < first {
+		return 0, trimmedLog(log, first)
+	}
+	return v, nil
+}

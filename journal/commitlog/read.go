@@ -1,0 +1,648 @@
+package commitlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/bulkhead-wasm/bulkhead/internal/yield"
+	"github.com/bulkhead-wasm/bulkhead/journal"
+	"github.com/bulkhead-wasm/bulkhead/journal/internal/format"
+	"github.com/bulkhead-wasm/bulkhead/journal/internal/stored"
+)
+
+// errGap is in the error of an entity whose versions are not dense.
+var errGap = errors.New("versions are missing")
+
+// Settle calls done once everything that was handed in for the entity so far is
+// on disk, with a receipt for its state then: at once and on the caller's
+// goroutine if nothing is in flight, else on the journal's, where done must not
+// block. A KindFailed error means that the state may be void; once the journal has
+// failed, no state has a receipt any more, as nobody can tell what the caller saw.
+func (j *Journal) Settle(log journal.LogName, key string, done func(journal.Receipt, error)) {
+	j.mu.Lock()
+	if err := j.refusesReceipt(log); err != nil {
+		j.mu.Unlock()
+		done(journal.Receipt{}, err)
+		return
+	}
+	s := j.logs[log]
+	if s != nil {
+		if e := s.entities[key]; e != nil && e.waiting > 0 {
+			last := e.commits[len(e.commits)-1]
+			last.waiters = append(last.waiters, func(p *pending, err error) {
+				if err != nil {
+					done(journal.Receipt{}, err)
+					return
+				}
+				state := p.proven()
+				state.ID, state.First, state.Events = "", state.First+journal.Position(state.Events), 0
+				done(journal.NewReceipt(minting, state), nil)
+			})
+			j.mu.Unlock()
+			return
+		}
+	}
+	state := journal.Proven{Log: log, Key: key, First: 1}
+	known := s == nil // a log without commits has only new entities
+	if s != nil {
+		state.First = s.head + 1
+		state.Version, known = j.knownVersion(s, key)
+	}
+	j.mu.Unlock()
+	if !known {
+		v, err := j.indexedVersion(context.Background(), log, key)
+		if err != nil {
+			done(journal.Receipt{}, err)
+			return
+		}
+		state.Version = v
+	}
+	done(journal.NewReceipt(minting, state), nil)
+}
+
+// refusesReceipt says why no state of a log can have a receipt. The caller holds mu.
+func (j *Journal) refusesReceipt(log journal.LogName) error {
+	switch {
+	case j.failure != nil:
+		return &journal.Error{Op: "settle", Log: log, Kind: journal.KindFailed, Err: j.failure}
+	case j.damaged[log] != nil:
+		return &journal.Error{Op: "settle", Log: log, Kind: journal.KindCorrupt, Err: j.damaged[log]}
+	}
+	return nil
+}
+
+// Answer finds the commit of a command id that was handed in within the window.
+// If found is true, done is called once the commit is on disk: before Answer
+// returns if it is already, else on the journal's goroutine, where it must not
+// block. The Committed it gets is done's to keep.
+func (j *Journal) Answer(
+	ctx context.Context, log journal.LogName, id journal.CommandID,
+	done func(*journal.Committed, journal.Receipt, error),
+) (found bool, err error) {
+	for {
+		j.mu.Lock()
+		s := j.logs[log]
+		if s == nil {
+			j.mu.Unlock()
+			return false, nil
+		}
+		if p := s.ids[id]; p != nil {
+			if !p.durable {
+				p.waiters = append(p.waiters, func(p *pending, err error) {
+					if err != nil {
+						done(nil, journal.Receipt{}, err)
+						return
+					}
+					done(p.committed(), p.receipt(), nil)
+				})
+				j.mu.Unlock()
+				return true, nil
+			}
+			j.mu.Unlock()
+			done(p.committed(), p.receipt(), nil)
+			return true, nil
+		}
+		seen := s.indexing
+		j.mu.Unlock()
+		where, use, err := j.findAnswer(ctx, log, id)
+		if err != nil {
+			return false, err
+		}
+		if use == idUsed {
+			c, err := j.commitAt(ctx, log, where)
+			if err != nil {
+				return false, err
+			}
+			done(c, receiptOf(c, j.Origin(log)), nil)
+			return true, nil
+		}
+		j.mu.Lock()
+		moved := s.indexing != seen
+		if !moved {
+			s.absent(id, use)
+		}
+		j.mu.Unlock()
+		if !moved {
+			return false, nil
+		}
+	}
+}
+
+// committed is a durable commit as it stands in the log.
+func (p *pending) committed() *journal.Committed {
+	c := &journal.Committed{Log: p.commit.Log, Command: p.commit.Command, First: p.first, Time: p.time,
+		Version: p.commit.Expected + journal.Version(len(p.commit.Events)), Stamp: *p.stamp}
+	for i := range p.commit.Events {
+		c.Events = append(c.Events, p.event(i))
+	}
+	return c
+}
+
+func (p *pending) event(i int) journal.Event {
+	e := &p.commit.Events[i]
+	ev := journal.Event{
+		Log: p.commit.Log, Key: p.commit.Command.Key, Version: p.commit.Expected + journal.Version(i) + 1,
+		Type: e.Type, ContentType: format.ContentType(e.ContentType), Data: e.Data, Metadata: e.Metadata,
+		CommandID: p.commit.Command.ID, CommandType: p.commit.Command.Type, CommandTime: p.commit.Command.Time,
+		CommandFuel: p.commit.Command.Fuel,
+	}
+	if p.durable {
+		ev.Position, ev.Time, ev.Stamp = p.first+journal.Position(i), p.time, *p.stamp
+	}
+	return ev
+}
+
+// receiptOf is the receipt of a commit that was read from the log.
+func receiptOf(c *journal.Committed, origin journal.Stamp) journal.Receipt {
+	return journal.NewReceipt(minting, journal.Proven{Log: c.Log, Key: c.Command.Key, ID: c.Command.ID, First: c.First,
+		Events: uint32(len(c.Events)), Version: c.Version, Time: c.Time, Origin: origin, Stamp: c.Stamp})
+}
+
+// findAnswer looks a command id up in the index. There is a place if it is in use.
+func (j *Journal) findAnswer(
+	ctx context.Context, log journal.LogName, id journal.CommandID,
+) (format.Place, idUse, error) {
+	if err := j.reads.enter("answer", log); err != nil {
+		return format.Place{}, idUnused, err
+	}
+	defer j.reads.leave()
+	j.mu.Lock()
+	days := j.days
+	j.mu.Unlock()
+	var value []byte
+	ok := false
+	for i := 0; i < len(days) && !ok; i++ {
+		var err error
+		if value, ok, err = j.storage.Index.Get(ctx, format.AnswerKey(log, id, days[i].Day)); err != nil {
+			return format.Place{}, idUnused, &journal.Error{Op: "answer", Log: log, Kind: stored.StorageKind(err),
+				Err: err}
+		}
+	}
+	if !ok {
+		return format.Place{}, idUnused, nil
+	}
+	where, ok := format.DecodePlace(value)
+	switch {
+	case !ok:
+		return format.Place{}, idUnused,
+			journal.Errorf(journal.KindCorrupt, "answer", log, "the index entry of command %q is damaged; rebuild "+
+				"the index", id)
+	case where.Sequence < j.cutOf(log).Sequence:
+		return format.Place{}, idUnused, nil
+	case where.Time+journal.UnixNano(j.opt.AnswerWindow) < j.opt.Clock():
+		return format.Place{}, idExpired, nil
+	}
+	return where, idUsed, nil
+}
+
+// commitAt reads one commit from the log.
+func (j *Journal) commitAt(ctx context.Context, log journal.LogName, where format.Place) (*journal.Committed, error) {
+	if err := j.reads.enter("answer", log); err != nil {
+		return nil, err
+	}
+	defer j.reads.leave()
+	var found *journal.Committed
+	err := j.storage.Log.Blocks(ctx, log, where.First, func(b journal.Block) error {
+		if b.Sequence < where.Sequence {
+			return nil
+		}
+		if b.Sequence > where.Sequence {
+			return stored.ErrStop
+		}
+		return format.EachCommit(b, func(h *format.BatchHeader, ordinal int, first journal.Position,
+			c *format.DecodedCommit) error {
+			if uint64(ordinal) == where.Ordinal {
+				found = c.Committed(h, first)
+				return stored.ErrStop
+			}
+			return nil
+		})
+	})
+	if err != nil && !errors.Is(err, stored.ErrStop) {
+		return nil, stored.ReadError("answer", log, err)
+	}
+	if found == nil {
+		return nil, journal.Errorf(journal.KindCorrupt, "answer", log,
+			"the index points to commit %d of batch %d, which is not "+
+				"there; rebuild the index", where.Ordinal, where.Sequence)
+	}
+	if last := found.First + journal.Position(len(found.Events)) - 1; found.Stamp == (journal.Stamp{}) && last > 0 {
+		// The event before it is in another batch. Where that is damaged the answer is still the answer.
+		if found.Stamp, err = j.StampAt(ctx, log, last); err != nil && journal.KindOf(err) != journal.KindCorrupt {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+// Load yields the events of an entity with a version above after, in order, and
+// returns the entity's version. It sees every commit handed in before, on disk or
+// not; events that are not on disk yet have position 0 and no time. An event and
+// its slices are valid during their yield only. An error of yield ends the scan
+// and is returned as it is. If after is above the entity's version, as a snapshot may
+// claim when the log has lost its end, nothing is yielded; the version says so. If
+// memory knows that nothing follows on after, nothing is read. If a retention has
+// deleted some of these events, the error's kind is KindTrimmed.
+func (j *Journal) Load(
+	ctx context.Context, log journal.LogName, key string, after journal.Version, yield func(*journal.Event) error,
+) (journal.Version, error) {
+	if v, known := j.nothingAbove(log, key, after); known {
+		return v, j.reads.check("load", log)
+	}
+	at, there := after, false
+	for gapped := false; ; {
+		c := j.cutOf(log)
+		var err error
+		if at, err = j.loadKept(ctx, log, key, c, at, yield); errors.Is(err, errGap) && j.cutOf(log) != c {
+			gapped = true
+			continue
+		} else if err != nil {
+			return 0, err
+		}
+		held, seen, s := j.overlay(log, key)
+		most := ^journal.Version(0) // what the overlay has is taken from there: the index may have half of it
+		if len(held) > 0 {
+			most = held[0].Version - 1
+		}
+		at, there, err = j.scanEntity(ctx, log, key, at, most, yield)
+		lacks := errors.Is(err, errGap)
+		if (err == nil || lacks) && j.cutOf(log) != c || lacks && j.moved(s, key, seen) {
+			// A part of what was handed in since may be in the index already; or a retention
+			// has begun meanwhile, and takes events away: the last ones, too, which leaves no gap.
+			gapped = gapped || lacks
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		for i := range held {
+			e := &held[i]
+			if e.Version <= at {
+				continue
+			}
+			if e.Version != at+1 {
+				return 0, gap("load", log, key, at, e.Version)
+			}
+			if err := yield(e); err != nil {
+				return 0, err
+			}
+			at = e.Version
+		}
+		if at == after && !there && !gapped {
+			// This is only what the caller claims.
+			if at, err = j.versionUpTo(ctx, log, key, after); err != nil {
+				return 0, err
+			}
+		}
+		if s != nil {
+			j.mu.Lock()
+			// Unless something went through the overlay meanwhile.
+			if s.entities[key] == nil && s.indexing == seen {
+				j.versions.put(j.versions.key(log, key), at)
+			}
+			j.mu.Unlock()
+		}
+		return at, nil
+	}
+}
+
+// nothingAbove reports whether memory knows that an entity has come to no version
+// above after, and its version.
+func (j *Journal) nothingAbove(log journal.LogName, key string, after journal.Version) (journal.Version, bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	s := j.logs[log]
+	if s == nil {
+		return 0, false
+	}
+	v, known := j.knownVersion(s, key)
+	return v, known && v <= after
+}
+
+// loadKept yields what a retention has kept apart of an entity's events above a version, which come before those in
+// the log, and returns the version behind which to go on, also with an error. It refuses a version below what is
+// deleted.
+func (j *Journal) loadKept(
+	ctx context.Context, log journal.LogName, key string, c format.Cut, after journal.Version,
+	yield func(*journal.Event) error,
+) (journal.Version, error) {
+	if c.Sequence == 0 {
+		return after, nil
+	}
+	x, lost, err := j.storedFloor(ctx, log, key, c)
+	switch {
+	case err != nil || !lost || after >= x.Floor:
+		return after, err
+	case after < x.Gone():
+		return after, journal.Errorf(journal.KindTrimmed, "load", log,
+			"a retention has deleted the events of entity %q up to version %d", key, x.Gone())
+	}
+	at, stopped, err := j.scanKept(ctx, log, &x, c, after, yield)
+	if stopped != nil {
+		err = stopped
+	}
+	return at, err
+}
+
+// overlay returns the events of an entity that are not in the index yet, and how often
+// that had been updated then. s is nil if there is no such log.
+func (j *Journal) overlay(log journal.LogName, key string) (held []journal.Event, seen uint64, s *logState) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if s = j.logs[log]; s == nil {
+		return nil, 0, nil
+	}
+	if e := s.entities[key]; e != nil {
+		for _, p := range e.commits {
+			for i := range p.commit.Events {
+				held = append(held, p.event(i))
+			}
+		}
+	}
+	return held, s.indexing, s
+}
+
+// moved reports whether something of an entity may have gone into the index since
+// overlay was asked, or is about to.
+func (j *Journal) moved(s *logState, key string, seen uint64) bool {
+	if s == nil {
+		return false
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return s.indexing != seen || s.entities[key] != nil
+}
+
+// Entity yields the durable events of an entity with a version above after, in
+// order, at most limit of them if limit is above 0. It may lag behind Head by what
+// is not indexed yet. After 0 begins with the first event that a retention has left; a version that the entity
+// has not durably come to is an error of kind KindVersion. Otherwise the rules are those of [Journal.Load].
+func (j *Journal) Entity(
+	ctx context.Context, log journal.LogName, key string, after journal.Version, limit int,
+	yield func(*journal.Event) error,
+) error {
+	head := j.Head(log)
+	count := 0
+	if after == 0 {
+		floor, _, err := j.floor(ctx, log, key)
+		if err != nil {
+			return err
+		}
+		after = floor.Gone()
+	}
+	held, _, _ := j.overlay(log, key)
+	v, err := j.Load(ctx, log, key, after, func(e *journal.Event) error {
+		if e.Position == 0 || e.Position > head || limit > 0 && count >= limit {
+			return stored.ErrStop
+		}
+		count++
+		return yield(e)
+	})
+	if errors.Is(err, stored.ErrStop) {
+		return nil
+	}
+	if err == nil && count == 0 && after > 0 {
+		if n := len(held); v == after && n > 0 && held[n-1].Position == 0 { // what is in flight has not happened yet
+			v = after - 1
+		}
+		if v < after {
+			return journal.Errorf(journal.KindVersion, "load", log, "entity %q has not come to version %d", key, after)
+		}
+	}
+	return err
+}
+
+func gap(op string, log journal.LogName, key string, at, next journal.Version) error {
+	return &journal.Error{Op: op, Log: log, Kind: journal.KindCorrupt, Err: errGap,
+		Detail: fmt.Sprintf("entity %q goes from version %d to %d; rebuild the index", key, at, next)}
+}
+
+// scanEntity yields an entity's events up to the version most as the index has them
+// and returns the last version, also with an error. there says that the index has the event of version after, too, or
+// that this is 0.
+func (j *Journal) scanEntity(
+	ctx context.Context, log journal.LogName, key string, after, most journal.Version, yield func(*journal.Event) error,
+) (last journal.Version, there bool, err error) {
+	if err := j.reads.enter("load", log); err != nil {
+		return after, false, err
+	}
+	defer j.reads.leave()
+	prefix := format.EntityPrefix(log, key)
+	at := after
+	there = after == 0
+	var e journal.Event
+	t := format.Texts{Together: true}
+	var stopped error // of yield, which goes back as it is
+	// From after on, and not from what follows: it costs less than another look-up.
+	err = j.storage.Index.Scan(ctx, prefix, format.EntityKey(prefix, max(after, 1)), func(k, value []byte) error {
+		v, ok := format.EntityVersion(prefix, k)
+		if ok && v == after {
+			there = true
+			return nil
+		}
+		if ok && v > most {
+			return stored.ErrStop
+		}
+		e = journal.Event{Log: log, Key: key, Version: v}
+		if !ok || !format.DecodeIndexEvent(value, &e, &t) {
+			return journal.Errorf(journal.KindCorrupt, "load", log, "the index entry of entity %q after version %d "+
+				"is damaged; "+
+				"rebuild the index", key, at)
+		}
+		if v != at+1 {
+			return gap("load", log, key, at, v)
+		}
+		at = v
+		stopped = yield(&e)
+		return stopped
+	})
+	if stopped != nil {
+		return at, there, stopped
+	}
+	if errors.Is(err, stored.ErrStop) {
+		err = nil
+	}
+	return at, there, stored.ReadError("load", log, err)
+}
+
+// Read yields the events on disk with a position above after, in order, at most
+// limit of them if limit is above 0. The rules of yield are those of [Journal.Load].
+// Damaged bytes are a KindCorrupt error that names the batch, never an event. After 0
+// begins with the first event that a retention has left; other places before that are
+// a KindTrimmed error. A log with damage ends with that error, not as if that were all.
+func (j *Journal) Read(
+	ctx context.Context, log journal.LogName, after journal.Position, limit int, yield func(*journal.Event) error,
+) error {
+	head := j.Head(log)
+	if first := j.First(log); after == 0 {
+		after = first - 1
+	} else if after+1 < first {
+		return trimmedLog(log, first)
+	}
+	if after >= head {
+		return j.Damage(log)
+	}
+	count, at := 0, after
+	var e journal.Event
+	err := j.scanLog(ctx, log, after+1, func(h *format.BatchHeader, first journal.Position,
+		c *format.DecodedCommit) error {
+		for i := range c.Events {
+			e = c.Event(h, first, i)
+			if e.Position <= after {
+				continue
+			}
+			if e.Position > head || limit > 0 && count >= limit {
+				return stored.ErrStop
+			}
+			if first := j.First(log); e.Position != at+1 && at+1 < first {
+				return trimmedLog(log, first) // a retention has begun meanwhile
+			}
+			if e.Position != at+1 {
+				return journal.Errorf(journal.KindCorrupt, "read", log,
+					"position %d follows on position %d: a part of the log is "+
+						"missing", e.Position, at)
+			}
+			at = e.Position
+			count++
+			if err := yield(&e); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil && at < head && (limit <= 0 || count < limit) {
+		return journal.Errorf(journal.KindCorrupt, "read", log, "the log ends at position %d and should at %d: its "+
+			"end is missing", at,
+			head)
+	}
+	if err == nil && at == head && (limit <= 0 || count < limit) {
+		err = j.Damage(log)
+	}
+	return err
+}
+
+// Commits yields the whole commits on disk whose events stand above after, in
+// order; those without events where their neighbours are. What it yields is the
+// caller's to keep. It begins with what a retention has left.
+func (j *Journal) Commits(
+	ctx context.Context, log journal.LogName, after journal.Position, yield func(*journal.Committed) error,
+) error {
+	return j.scanLog(ctx, log, after+1, func(h *format.BatchHeader, first journal.Position,
+		c *format.DecodedCommit) error {
+		if first+journal.Position(len(c.Events)) <= after+1 && (len(c.Events) > 0 || first <= after) {
+			return nil
+		}
+		return yield(c.Committed(h, first))
+	})
+}
+
+// scanLog yields the commits of a log, beginning somewhere at or before from, but not
+// with what a retention has deleted. stored.ErrStop of yield ends it without error.
+func (j *Journal) scanLog(
+	ctx context.Context, log journal.LogName, from journal.Position,
+	yield func(*format.BatchHeader, journal.Position, *format.DecodedCommit) error,
+) error {
+	if err := j.reads.enter("read", log); err != nil {
+		return err
+	}
+	defer j.reads.leave()
+	var durable uint64 // what is behind it is under way, or of an append that failed
+	j.mu.Lock()
+	if s := j.logs[log]; s != nil {
+		durable = s.batches
+	}
+	j.mu.Unlock()
+	scan := logScan{journal: j, order: sequel{log: log}, yield: yield, copy: format.Buffers.Get().(*format.Buffer)}
+	defer scan.copy.Release()
+	begin := j.cutOf(log)
+	err := j.storage.Log.Blocks(ctx, log, max(from, begin.Position), func(b journal.Block) error {
+		switch {
+		case b.Sequence < begin.Sequence:
+			return nil
+		case b.Sequence > durable:
+			return stored.ErrStop
+		}
+		return scan.block(b)
+	})
+	if rest := scan.flush(nil); rest != nil {
+		err = rest
+	}
+	switch {
+	case errors.Is(scan.stopped, stored.ErrStop), scan.stopped == nil && errors.Is(err, stored.ErrStop):
+		return nil
+	case scan.stopped != nil:
+		return scan.stopped
+	}
+	return stored.ReadError("read", log, err)
+}
+
+// logScan decodes one block after the other. Their events need a stamp, and to hash all blocks would take a quarter of
+// the time of a scan. So it is one block behind, and takes the hash from the next one, which has it.
+type logScan struct {
+	journal *Journal
+	order   sequel
+	yield   func(*format.BatchHeader, journal.Position, *format.DecodedCommit) error
+	stopped error // of yield, which goes back as it is
+
+	held   bool // there is a block that was not decoded yet:
+	last   journal.Block
+	header format.BatchHeader
+	body   []byte
+	copy   *format.Buffer // what these refer to
+}
+
+// block takes the next block, and yields the commits of the one before.
+func (s *logScan) block(b journal.Block) error {
+	h, body, err := format.OpenBlock(&b)
+	var next *format.BatchHeader
+	if err == nil {
+		next = &h
+	}
+	if err := s.flush(next); err != nil {
+		return err
+	}
+	if err := s.order.follow(b); err != nil {
+		if now := s.journal.cutOf(b.Log); s.order.sequence+1 < now.Sequence {
+			err = trimmedLog(b.Log, now.Position) // a retention has begun meanwhile
+		}
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	s.held, s.last, s.header, s.body = true, b, h, body
+	if len(b.Data) > yield.Step { // large events are not many: their batch is hashed rather than kept
+		return s.flush(nil)
+	}
+	s.copy.B = append(s.copy.B[:0], b.Data...)
+	s.last.Data, s.header.Whole, s.body = s.copy.B, s.copy.B, s.copy.B[len(b.Data)-len(body):]
+	return nil
+}
+
+// flush yields the commits of the block that is held; next is the header of the one behind it, if that is known.
+func (s *logScan) flush(next *format.BatchHeader) error {
+	if !s.held {
+		return nil
+	}
+	s.held = false
+	if next != nil && next.Sequence == s.header.Sequence+1 {
+		s.header.Hash = next.Previous
+	}
+	return format.EachOpened(&s.last, s.header, s.body, func(h *format.BatchHeader, _ int, first journal.Position,
+		c *format.DecodedCommit) error {
+		s.order.next = first + journal.Position(len(c.Events))
+		s.stopped = s.yield(h, first, c)
+		return s.stopped
+	}, func(*format.BatchHeader, format.BaseRecord) error { return nil })
+}
+
+// cutOf is the cut of a log's latest retention; zero if there was none.
+func (j *Journal) cutOf(log journal.LogName) format.Cut {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if s := j.logs[log]; s != nil {
+		return s.trimmed
+	}
+	return format.Cut{}
+}
