@@ -195,13 +195,16 @@ var house = []room{
 	{path: "host/internal/gateway", layer: "doors", outside: []string{"golang.org/x/time"},
 		may: []string{"internal/yield", "host/internal/jsoncheck", "host/service", "host/internal/api",
 			"host/budget", "abi", "journal", "journal/backup", "host/internal/lifecycle", "host/internal/ws",
-			"host/internal/gateway/flight", "host/internal/gateway/streams"},
+			"host/internal/gateway/flight", "host/internal/gateway/limitlistener", "host/internal/gateway/streams"},
 		why: "HTTP and WebSocket are one way in; what they need of a host they say in small interfaces, so that the " +
 			"host can offer them to programs that embed it"},
 	{path: "host/internal/gateway/streams", layer: "routes", may: []string{"internal/yield", "host/service",
 		"host/internal/api", "host/internal/gateway/flight", "host/internal/ws"},
 		why: "a connection that stays open carries commands down and events up; who may open one is decided before, " +
 			"so it knows neither routes nor tokens"},
+	{path: "host/internal/gateway/limitlistener", layer: "routes", may: []string{"host/service", "host/budget",
+		"host/internal/gateway/flight"},
+		why: "how many connections there are, and which of them has to go, is decided without reading a request"},
 	{path: "host/internal/gateway/flight", layer: "parts", may: []string{"host/service", "host/budget",
 		"host/internal/jsoncheck"},
 		why: "what a connection holds in memory, and whose turn it is, is the same for requests and streams, and " +

@@ -284,7 +284,8 @@ func TestTheReasonIsNotLost(t *testing.T) {
 func TestTheReasonReachesAClientThatIsSending(t *testing.T) {
 	t.Parallel()
 	prove.SkipShort(t, "it fills the buffers of sockets")
-	s := start(t, Options{MessageBytes: 1 << 10, linger: time.Minute})
+	s := start(t, Options{MessageBytes: 1 << 10, linger: time.Minute,
+		StallTime: 100 * time.Millisecond})
 	service := s.fake.services["bank"]
 	large := fmt.Sprintf(`{"by":1,"text":%q}`, strings.Repeat("x", 16<<10))
 	s.fake.mu.Lock()
@@ -302,15 +303,7 @@ func TestTheReasonReachesAClientThatIsSending(t *testing.T) {
 		a := s.shaken(path)
 		a.put(tt.first)
 		s.until("the host cannot send", func() bool {
-			c := s.server.crowd
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			for e := c.work.Front(); e != nil; e = e.Next() {
-				if e.Value.(*guestConn).flight.Stalled() < time.Now().Add(-100*time.Millisecond).UnixNano() {
-					return true
-				}
-			}
-			return false
+			return s.server.listener.Stalled() > 0
 		})
 		a.put(frame(text, strings.Repeat("x", 8<<20)))
 		if code, reason := a.closed(); code != tt.code {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/flight"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/limitlistener"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -29,6 +30,20 @@ func (s *Server) Handler() http.Handler {
 		}
 		own.ServeHTTP(w, r)
 	})
+}
+
+// arrive finds the account of a request: that of its connection or, if the connection belongs to another
+// server, a new one. Call ended when the request has been answered. There is no account if the connection has
+// been closed.
+func (s *Server) arrive(
+	w http.ResponseWriter, r *http.Request,
+) (_ *http.Request, _ *http.ResponseController, _ *flight.Account, ended func()) {
+	c := limitlistener.Of(r.Context())
+	if c == nil {
+		return s.arriveElsewhere(w, r)
+	}
+	f, ended := c.Begin()
+	return r, http.NewResponseController(w), f, ended
 }
 
 // arriveElsewhere opens an account for a request that came in through another server.

@@ -56,6 +56,24 @@ func meant(status int, line []byte) *service.Error {
 	return service.Errorf(service.KindUnsupported, "the request cannot be read: %s", http.StatusText(status))
 }
 
+// rewrite replaces what net/http says to client itself by a problem; nil if b is something else. The listener asks
+// for it of requests on which no handler is at work.
+func (s *Server) rewrite(b []byte, client string) []byte {
+	if len(b) >= maxPlain {
+		return nil
+	}
+	why, status := malformed(b)
+	if why == nil {
+		return nil
+	}
+	return problemAnswer(s.unreadable(why, status, client))
+}
+
+// fullAnswer is the answer to a refused connection.
+func fullAnswer(full error) []byte {
+	return problemAnswer(api.ProblemOf(full, ""), "Retry-After: 1")
+}
+
 // unreadable makes a problem from what net/http has refused, counts it and logs it.
 func (s *Server) unreadable(why *service.Error, status int, client string) api.Problem {
 	id := s.requestID()
@@ -75,19 +93,4 @@ func problemAnswer(p api.Problem, headers ...string) []byte {
 		b = append(append(b, h...), "\r\n"...)
 	}
 	return fmt.Appendf(b, "Connection: close\r\nContent-Length: %d\r\n\r\n%s", len(text), text)
-}
-
-// Write implements net.Conn. While a request has arrived in part and no handler works on it, only net/http
-// can write an answer.
-func (g *guestConn) Write(b []byte) (int, error) {
-	if len(b) < maxPlain && g.flight.BetweenRequests() {
-		if why, status := malformed(b); why != nil {
-			p := g.crowd.unreadable(why, status, g.RemoteAddr().String())
-			if _, err := g.Conn.Write(problemAnswer(p)); err != nil {
-				return 0, err
-			}
-			return len(b), nil
-		}
-	}
-	return g.Conn.Write(b)
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/flight"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/limitlistener"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/gateway/streams"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -80,8 +81,8 @@ type Server struct {
 
 	life     lifecycle.Life
 	http     *http.Server
-	addr     net.Addr // set by Start, as is crowd
-	crowd    *crowd
+	addr     net.Addr // set by Start, as is listener
+	listener *limitlistener.Listener
 	stopping context.Context
 	stop     context.CancelFunc // first stage of Stop: streams end, no new ones begin
 	cut      context.Context
@@ -139,7 +140,7 @@ func New(h Host, o Options) (*Server, error) {
 		Stopping: s.stopping, Cut: s.cut,
 	})
 	s.http = &http.Server{
-		Handler: s.handler(), ConnContext: withConn,
+		Handler: s.handler(), ConnContext: limitlistener.WithConn,
 		BaseContext:       func(net.Listener) context.Context { return s.cut },
 		ReadHeaderTimeout: o.HeaderTime, IdleTimeout: o.IdleTime, MaxHeaderBytes: maxHeader,
 		DisableGeneralOptionsHandler: true,
@@ -164,10 +165,13 @@ func (s *Server) Start(ctx context.Context) error {
 			return service.Errorf(service.KindUnavailable, "cannot listen on %q: %w", s.options.Listen, err)
 		}
 		s.addr = l.Addr()
-		s.crowd = newCrowd(l, s)
-		s.life.Go(func() { s.crowd.watch(s.stopping) })
+		s.listener = limitlistener.New(l, limitlistener.Options{
+			Limit: s.options.Connections, SocketBytes: int(s.options.SocketBytes), StallTime: s.options.StallTime,
+			Flights: s.flights, Files: s.files, Closed: s.metrics.Refused, Refuse: fullAnswer, Rewrite: s.rewrite,
+		})
+		s.life.Go(func() { s.listener.Watch(s.stopping) })
 		s.life.Go(func() {
-			err := s.http.Serve(s.crowd)
+			err := s.http.Serve(s.listener)
 			if !errors.Is(err, http.ErrServerClosed) {
 				s.log.Error("gateway stopped listening", "err", err)
 			}

@@ -1,6 +1,7 @@
-package gateway
+package limitlistener
 
 import (
+	"log/slog"
 	"net"
 	"syscall"
 	"testing"
@@ -17,11 +18,9 @@ func TestSocketBuffers(t *testing.T) {
 	}
 	defer l.Close()
 	const want = 40 << 10
-	o := Options{SocketBytes: want}.withDefaults()
 	root := budget.New(budget.Limits{budget.FlightBytes: 100 << 20, budget.Descriptors: 100})
-	c := newCrowd(l, &Server{options: o, flights: flight.NewAccounts(flight.Options{Host: root,
-		ConnectionBytes: 1 << 20, Logger: o.Logger}), files: root.Child("connections' "+
-		"descriptors", nil)})
+	c := New(l, Options{Limit: 1, SocketBytes: want, Files: root.Child("connections' descriptors", nil),
+		Flights: flight.NewAccounts(flight.Options{Host: root, ConnectionBytes: 1 << 20, Logger: slog.Default()})})
 	client, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -32,7 +31,7 @@ func TestSocketBuffers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	raw, err := conn.(*guestConn).Conn.(*net.TCPConn).SyscallConn()
+	raw, err := conn.(*Conn).Conn.(*net.TCPConn).SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}
