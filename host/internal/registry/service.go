@@ -41,7 +41,7 @@ type Service struct {
 	known    catalog.Facts    // of the module, until it runs
 	tariff   int              // of the last module that ran
 	past     service.Counters // sum of earlier engines
-	room     room             // requests while the gate is closed; otherwise empty
+	waiting  waitQueue        // requests while the gate is closed; otherwise empty
 	gated    bool
 }
 
@@ -140,7 +140,7 @@ func (s *Service) pass(
 		return &service.Error{Service: s.spec.Service, Kind: service.KindDeadline,
 			Message: "the deadline passed before the command ran; nothing was written"}
 	}
-	if !s.room.enough(size, s.spec.Limits, s.spec.Settings.Shards) {
+	if !s.waiting.fits(size, s.spec.Limits, s.spec.Settings.Shards) {
 		return &service.Error{Service: s.spec.Service, Kind: service.KindUnavailable, RetryAfter: restart,
 			Message: "the service is " + string(s.state) + ", and as many commands wait for it as may; nothing was " +
 				"written"}
@@ -148,7 +148,7 @@ func (s *Service) pass(
 	if *claim == nil {
 		*claim = new(service.Claim)
 	}
-	s.room.add(&visitor{size: size, claim: *claim, enter: enter, refuse: refuse}, patience, s.stillStarting)
+	s.waiting.add(&waiter{size: size, claim: *claim, enter: enter, refuse: refuse}, patience, s.stillStarting)
 	return nil
 }
 
@@ -273,7 +273,7 @@ func (s *Service) openGate(next *build, cause error) {
 	case s.state != service.StateStopped:
 		s.state = service.StateFailed
 	}
-	answers := s.leave()
+	answers := s.openLocked()
 	if next != nil {
 		s.latency.Know(typesOf(next.module.Manifest.Commands))
 		s.queries.Know(typesOf(next.module.Manifest.Queries))
@@ -284,10 +284,10 @@ func (s *Service) openGate(next *build, cause error) {
 	}
 }
 
-// leave opens the gate. The caller holds mu; after releasing it, it calls the answers for those refused.
-func (s *Service) leave() (answers []func()) {
+// openLocked opens the gate. The caller holds mu; after releasing it, it calls the answers for those refused.
+func (s *Service) openLocked() (answers []func()) {
 	s.gated = false
-	return s.room.empty(s.running, s.notRunning)
+	return s.waiting.flush(s.running, s.notRunning)
 }
 
 // setStarting records that an attempt to start is in progress: requests wait for it.
@@ -306,7 +306,7 @@ func (s *Service) setFailed(err error, failed int, next time.Time) (answers []fu
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.state, s.problem, s.since, s.failed, s.next = service.StateFailed, err, time.Now(), failed, next
-	return s.leave()
+	return s.openLocked()
 }
 
 // setStopped stops a service that has not started.

@@ -331,7 +331,7 @@ func TestWaitingForADeploymentEnds(t *testing.T) {
 }
 
 // The wait of each request is bounded in time, and that of all in number and bytes.
-func TestTheRoomIsBounded(t *testing.T) {
+func TestTheQueueIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		spec := service.Spec{Service: "bank", Limits: service.Limits{MailboxCommands: 2, MailboxBytes: 100},
 			Settings: service.Settings{Shards: 2}}
@@ -387,8 +387,8 @@ func TestTheRoomIsBounded(t *testing.T) {
 		if len(answers) != 3 || answers["patient"] != nil || answers["hours"] != nil || answers["in its place"] != nil {
 			t.Errorf("entered: %v", answers)
 		}
-		if svc.room.bytes != 0 || len(svc.room.waiting) != 0 {
-			t.Errorf("the room is left with %+v", svc.room)
+		if svc.waiting.bytes != 0 || len(svc.waiting.waiting) != 0 {
+			t.Errorf("the queue still holds %+v", svc.waiting)
 		}
 		time.Sleep(time.Hour) // no timer refuses what has entered
 		if len(answers) != 3 {

@@ -14,7 +14,7 @@ import (
 
 // The data of a request that is refused while its service starts is dropped at once, whoever refuses it, as
 // nobody counts it from then on.
-func TestARefusedRequestLeavesNothingInTheRoom(t *testing.T) {
+func TestARefusedRequestLeavesNothingInTheQueue(t *testing.T) {
 	spec := service.Spec{Service: "bank"}.WithDefaults()
 	svc := newService(spec, catalog.Facts{}, budget.New(nil), nil, time.Hour)
 	type data [1 << 16]byte
@@ -51,9 +51,9 @@ func TestARefusedRequestLeavesNothingInTheRoom(t *testing.T) {
 	if body.Value() == nil || metadata.Value() == nil {
 		t.Error("the data of a request that waits is gone")
 	}
-	for _, answer := range svc.room.empty(nil, func() error { return context.Canceled }) {
+	for _, answer := range svc.waiting.flush(nil, func() error { return context.Canceled }) {
 		answer()
 	}
 	<-kept
-	gone("with the room", body, metadata)
+	gone("with the queue", body, metadata)
 }
