@@ -374,7 +374,7 @@ func TestNeverReading(t *testing.T) {
 	_ = one
 }
 
-// However large what is written to it is, a client that takes nothing more has the time of a write, and no more.
+// A client that takes nothing has the time of one write, however large the data for it is.
 func TestTheTimeOfAWriteDoesNotGrowWithItsSize(t *testing.T) {
 	t.Parallel()
 	prove.SkipShort(t, "it fills the buffers of sockets")

@@ -1,15 +1,15 @@
-// Package lifecycle is the one contract for everything that runs: whatever starts goroutines or processes that go on
-// after the call.
+// Package lifecycle defines one contract for every component: whatever starts goroutines or processes that go
+// on after the call.
 //
-//   - It is started by its constructor and ended by Close, or it is set up by its constructor, started by Start and
-//     ended by Stop. Start returns when it is set up, not when its work is done.
+//   - A component is started by its constructor and ended by Close, or it is set up by its constructor, started by
+//     Start and ended by Stop. Start returns when the component is set up, not when its work is done.
 //   - Close and Stop have one meaning. They may be called any number of times, from any goroutine, also before or
-//     instead of Start. They return when its goroutines and processes have ended. All calls that get that far return
-//     the same error.
-//   - When their context ends, what can be canceled is canceled. If work goes on that cannot be, such as a write to
-//     disk, the call returns an error. That work ends by itself, and a later call may wait for it. Close without a
-//     context is bounded by itself.
-//   - What has ended is never started again.
+//     instead of Start. They return when the component's goroutines and processes have ended. All calls that wait
+//     for that return the same error.
+//   - When their context ends, they cancel what can be canceled. If other work goes on, such as a write to disk, the
+//     call returns an error. That work ends on its own, and a later call may wait for it. Close without a context is
+//     bounded anyway.
+//   - A component that has ended is never started again.
 package lifecycle
 
 import (
@@ -35,7 +35,7 @@ type Life struct {
 	mu      sync.Mutex // guards all below; held while setUp runs, and never while other code of the owner runs
 	started bool
 	stopped bool
-	done    chan struct{} // made by the first Stop or Close, closed when all that it does is done
+	done    chan struct{} // made by the first Stop or Close, closed at the end of tearDown or release
 	err     error         // result of tearDown or release; read only after done is closed
 }
 

@@ -138,7 +138,7 @@ func TestStagesAllRun(t *testing.T) {
 	}
 }
 
-// Close waits for goroutines and calls, as long as its context lets it, and releases once.
+// Close waits for goroutines and calls until its context ends, and releases once.
 func TestCloseMayBeCalledAgainToWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l Life

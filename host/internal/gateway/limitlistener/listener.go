@@ -21,9 +21,9 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// Options configure [New]. All fields are needed.
+// Options configure [New]. All fields are required.
 type Options struct {
-	// Limit bounds the open connections.
+	// Limit is the maximum number of open connections.
 	Limit int
 	// SocketBytes bounds what the system holds of a connection, in each direction.
 	SocketBytes int
@@ -32,13 +32,13 @@ type Options struct {
 	// Flights has an account for each connection, and Files counts their descriptors.
 	Flights *flight.Accounts
 	Files   *budget.Account
-	// Closed is told of a connection closed to make room: a "newcomer", an "idle" or a "working" one. It must not
-	// block.
+	// Closed is called for each connection that is closed to make room: a "newcomer", an "idle" or a
+	// "working" one. It must not block.
 	Closed func(which string)
-	// Refuse returns what a refused client reads; err is the exhausted resource.
+	// Refuse returns the answer to a refused client; err names the exhausted resource.
 	Refuse func(err error) []byte
-	// Rewrite may replace what is written after a part of a request has arrived and while no handler is at work, so
-	// what the HTTP server itself says to client. nil leaves it as it is.
+	// Rewrite may replace the HTTP server's own answer: what is written after a part of a request has arrived
+	// and while no handler is at work. nil leaves the answer unchanged.
 	Rewrite func(b []byte, client string) []byte
 }
 

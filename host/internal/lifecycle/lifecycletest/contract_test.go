@@ -33,7 +33,7 @@ import (
 // end is the Close or Stop of something that runs.
 type end func(context.Context) error
 
-// everything is all that runs. Each makes what the thing needs, and then says how to start it.
+// everything lists all components. Each makes what the component needs, and then says how to start it.
 var everything = map[string]func(t *testing.T) (start func() (end, error)){
 	"logging.Writer": func(*testing.T) func() (end, error) {
 		return func() (end, error) { return logging.NewWriter(io.Discard, logging.WriterOptions{}).Close, nil }
@@ -132,7 +132,7 @@ func memoryJournal(t *testing.T) *commitlog.Journal {
 	return j
 }
 
-// newEngine makes an engine that is never asked for anything.
+// newEngine makes an engine without requests.
 func newEngine(j *commitlog.Journal) (*engine.Engine, error) {
 	return engine.New(engine.Options{
 		Spec: service.Spec{Service: "bank"}, Log: j,
@@ -150,8 +150,8 @@ func serve(t *testing.T, h *hosttest.Host) (*gateway.Server, error) {
 	return s, s.Start(t.Context())
 }
 
-// Everything that runs ends, however often it is told to and by how many, and leaves no goroutine. Whoever has no
-// patience is not kept waiting, and ends it all the same.
+// Every component ends, however often and from how many goroutines it is asked to, and leaves no goroutine.
+// With an ended context the call returns soon, and ends the component all the same.
 func TestEverythingThatRunsKeepsTheContract(t *testing.T) {
 	for name, make := range everything {
 		t.Run(name, func(t *testing.T) {
@@ -165,7 +165,7 @@ func TestEverythingThatRunsKeepsTheContract(t *testing.T) {
 				if !patience {
 					ctx, cancel := context.WithCancel(t.Context())
 					cancel()
-					returnsSoon(t, func() { _ = end(ctx) }) // which may fail
+					returnsSoon(t, func() { _ = end(ctx) }) // it may fail
 				}
 				var first error
 				returnsSoon(t, func() { first = end(t.Context()) })
@@ -201,7 +201,8 @@ func returnsSoon(t *testing.T, f func()) {
 	}
 }
 
-// leavesNothing waits until no goroutine is left beside those before. The other end of a connection may take a moment.
+// leavesNothing waits until no more goroutines run than before. The other end of a connection may take a
+// moment.
 func leavesNothing(t *testing.T, before goleak.Option) {
 	t.Helper()
 	var left error
@@ -213,7 +214,7 @@ func leavesNothing(t *testing.T, before goleak.Option) {
 	t.Error(left)
 }
 
-// What has a Start may be ended instead of started.
+// A component with a Start may be ended without having been started.
 func TestWhatWasNeverStartedEnds(t *testing.T) {
 	h := hosttest.New(t)
 	s, err := gateway.New(h.Host, gateway.Options{Logger: slog.New(slog.DiscardHandler)})

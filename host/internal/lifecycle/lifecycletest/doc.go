@@ -1,3 +1,3 @@
-// Package lifecycletest holds everything that runs to the contract of package lifecycle. What begins to run has a line
-// in its table.
+// Package lifecycletest tests every component against the contract of package lifecycle. Each component has a
+// line in its table.
 package lifecycletest
