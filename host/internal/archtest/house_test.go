@@ -134,12 +134,14 @@ var house = []room{
 		"host/internal/wasmbin"},
 		outside: []string{"github.com/tetratelabs/wazero"},
 		why:     "making machine code of a module, and keeping it, is done without running anything of the module"},
+	{path: "host/internal/sandbox/pages", layer: "tools", outside: []string{"golang.org/x/sys"},
+		why: "how memories begin as an image and share its pages is between the system and bytes; so it is tested " +
+			"without a guest, and unsafe pointers stay here"},
 	{path: "host/internal/sandbox", layer: "sandbox", may: []string{"internal/yield", "host/internal/admission",
 		"host/internal/jsoncheck", "host/service", "abi", "journal", "host/internal/safetext", "host/internal/wasmbin",
 		"host/internal/metering", "host/internal/fair", "host/internal/lifecycle", "host/budget",
-		"host/internal/schema", "host/internal/sandbox/compile"},
-		// the latter for memory that the Go heap cannot give
-		outside: []string{"github.com/tetratelabs/wazero", "golang.org/x/sys"},
+		"host/internal/schema", "host/internal/sandbox/compile", "host/internal/sandbox/pages"},
+		outside: []string{"github.com/tetratelabs/wazero"},
 		why:     "wazero's types, errors and versions stop here: above are only calls and classified failures"},
 	{path: "host/budget", layer: "tools", may: []string{"host/service"},
 		why: "how much there is of a resource, and who holds it, is counted in one place by those who know what they " +

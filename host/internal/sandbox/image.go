@@ -1,10 +1,10 @@
 package sandbox
 
 import (
-	"bytes"
 	"sync"
 
 	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox/pages"
 	"github.com/tetratelabs/wazero/api"
 )
 
@@ -15,9 +15,9 @@ import (
 // [metering.Metered.Imageable] guarantees that this is the guest's whole state: its tables and segments do
 // not change while it runs.
 type image struct {
-	size    uint64   // of the memory, in bytes
-	globals []uint64 // by metering.Metered.Globals
-	memory  stored   // without the zeros at its end
+	size    uint64       // of the memory, in bytes
+	globals []uint64     // by metering.Metered.Globals
+	memory  pages.Stored // without the zeros at its end
 	hold    *holding
 	bytes   int64 // taken from the budget for it
 
@@ -28,10 +28,10 @@ type image struct {
 
 // captureImage takes the image of an instance that has just started.
 func captureImage(
-	from backing, memory []byte, module api.Module, globals []metering.Global, hold *holding,
+	from pages.Backing, memory []byte, module api.Module, globals []metering.Global, hold *holding,
 ) (*image, error) {
-	used := memory[:usedBytes(memory)]
-	m := &image{size: uint64(len(memory)), hold: hold, bytes: from.imageBytes(len(used))}
+	used := memory[:pages.Used(memory)]
+	m := &image{size: uint64(len(memory)), hold: hold, bytes: from.ImageBytes(len(used))}
 	for _, g := range globals {
 		m.globals = append(m.globals, module.ExportedGlobal(g.Export).Get())
 	}
@@ -39,20 +39,11 @@ func captureImage(
 		return nil, err
 	}
 	var err error
-	if m.memory, err = from.keep(used); err != nil {
+	if m.memory, err = from.Keep(used); err != nil {
 		hold.give(m.bytes)
 		return nil, noMemory(err)
 	}
 	return m, nil
-}
-
-// usedBytes is the length of b without the zeros at its end.
-func usedBytes(b []byte) int {
-	var zeros [4 << 10]byte
-	for len(b) >= len(zeros) && bytes.Equal(b[len(b)-len(zeros):], zeros[:]) {
-		b = b[:len(b)-len(zeros)]
-	}
-	return len(bytes.TrimRight(b, "\x00"))
 }
 
 // restore sets the globals of a module to their values in the image.
@@ -96,7 +87,7 @@ func (m *image) close() {
 
 func (m *image) dropUnused() {
 	if m.closed && m.shown == 0 && m.memory != nil {
-		m.memory.drop()
+		m.memory.Drop()
 		m.memory = nil
 		m.hold.give(m.bytes)
 	}

@@ -7,34 +7,34 @@ import (
 
 	quota "github.com/bulkhead-wasm/bulkhead/host/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/admission"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox/pages"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
-	"golang.org/x/sys/unix"
 )
 
-func openArena(t *testing.T) *arena {
+func openArena(t *testing.T) *pages.Arena {
 	t.Helper()
-	b, err := newArena()
+	a, err := pages.NewArena()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := b.close(); err != nil {
+		if err := a.Close(); err != nil {
 			t.Error(err)
 		}
-		_ = b.close()
+		_ = a.Close()
 	})
-	return b.(*arena)
+	return a
 }
 
 // inMemory is what the arena takes of the machine's memory.
-func (a *arena) inMemory(t *testing.T) int64 {
+func inMemory(t *testing.T, a *pages.Arena) int64 {
 	t.Helper()
-	var s unix.Stat_t
-	if err := unix.Fstat(a.fd, &s); err != nil {
+	n, err := a.Bytes()
+	if err != nil {
 		t.Fatal(err)
 	}
-	return s.Blocks * 512
+	return n
 }
 
 // A thousand images take the memory that was taken from the budget, one descriptor, and nothing once they are
@@ -49,7 +49,7 @@ func TestImagesShareADescriptor(t *testing.T) {
 		return len(all)
 	}
 	hold := &holding{account: shared().budget.Child("images", nil)}
-	before, memory := descriptors(), a.inMemory(t)
+	before, memory := descriptors(), inMemory(t, a)
 	var images []*image
 	for k := range 1000 {
 		b := bytes.Repeat([]byte{byte(k), 1}, admission.PageBytes/2)
@@ -64,7 +64,7 @@ func TestImagesShareADescriptor(t *testing.T) {
 	if n := descriptors(); n > before+100 {
 		t.Errorf("%d descriptors were open before, and %d with 1000 images", before, n)
 	}
-	if got, taken := a.inMemory(t)-memory, hold.account.Used(quota.SandboxBytes); got != taken {
+	if got, taken := inMemory(t, a)-memory, hold.account.Used(quota.SandboxBytes); got != taken {
 		t.Errorf("images take %d bytes of memory, and %d were taken", got, taken)
 	}
 	mem, err := newMemory(a, admission.PageBytes, 0, images[7], hold, admission.PageBytes)
@@ -82,7 +82,7 @@ func TestImagesShareADescriptor(t *testing.T) {
 		t.Error("the memory is not the image that it began as any more")
 	}
 	mem.release()
-	if got := a.inMemory(t); got != memory {
+	if got := inMemory(t, a); got != memory {
 		t.Errorf("%d bytes of memory are left of images that are gone", got-memory)
 	}
 	if held := hold.account.Close(); held != nil {
@@ -97,12 +97,12 @@ func TestAddressSpaceThatIsNotThere(t *testing.T) {
 	if _, err := newMemory(a, 1<<60, admission.PageBytes, nil, hold, admission.PageBytes); err == nil {
 		t.Error("a memory in a space of 1 EiB")
 	}
-	s, err := a.reserve(admission.PageBytes)
+	s, err := a.Reserve(admission.PageBytes)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.release()
-	if _, err := s.grow(2 * admission.PageBytes); err == nil {
+	defer s.Release()
+	if _, err := s.Grow(2 * admission.PageBytes); err == nil {
 		t.Error("a memory has grown out of its space")
 	}
 }

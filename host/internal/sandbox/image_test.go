@@ -12,6 +12,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/admission"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox/pages"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
@@ -100,7 +101,7 @@ func TestMemoryIsItsImage(t *testing.T) {
 	})
 }
 
-func allZero(b []byte) bool { return usedBytes(b) == 0 }
+func allZero(b []byte) bool { return pages.Used(b) == 0 }
 
 // A closed image is not used again: its file number may belong to another file.
 func TestClosedImage(t *testing.T) {

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox/pages"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/tetratelabs/wazero/experimental"
 )
@@ -19,38 +20,9 @@ type linearMemory struct {
 	taken   uint64 // bytes taken for growth beyond covered
 	started bool   // the guest takes calls
 	b       []byte
-	space   space
+	space   pages.Space
 	refused bool  // growth beyond the limit was refused since the present request began
 	short   error // why the host had no memory for a growth since the present request began
-}
-
-// space is the address space of one memory.
-type space interface {
-	// held is what a memory takes from the budget once it has grown to size bytes.
-	held(size uint64) uint64
-	// grow makes the first size bytes usable and returns them; new bytes are zero.
-	grow(size uint64) ([]byte, error)
-	// show makes the memory equal to the image, whatever its content was.
-	show(m *image) ([]byte, error)
-	// release frees the space. The memory must no longer be accessed.
-	release()
-}
-
-// backing provides images and memories. Each kind of system has its own.
-type backing interface {
-	// reserve makes a space for a memory of at most limit bytes.
-	reserve(limit uint64) (space, error)
-	// keep stores the memory of an image, given without the zeros at its end.
-	keep(memory []byte) (stored, error)
-	// imageBytes is how many bytes keep takes for an image of used bytes.
-	imageBytes(used int) int64
-	close() error
-}
-
-// stored is the memory of an image, in a backing.
-type stored interface {
-	// drop frees it. No memory shows it any longer.
-	drop()
 }
 
 var (
@@ -61,11 +33,11 @@ var (
 // newMemory makes a memory with room for limit bytes. It begins as m, or as size zeros if m is nil. covered
 // bytes are already taken from the budget; newMemory takes the rest from hold. It returns the whole memory or
 // an error: wazero is never asked to make an instance without its memory.
-func newMemory(from backing, limit, size uint64, m *image, hold *holding, covered uint64) (*linearMemory, error) {
+func newMemory(from pages.Backing, limit, size uint64, m *image, hold *holding, covered uint64) (*linearMemory, error) {
 	if size > limit {
 		return nil, service.Errorf(service.KindInvalid, "the memory starts with %d bytes; the limit is %d", size, limit)
 	}
-	s, err := from.reserve(limit)
+	s, err := from.Reserve(limit)
 	if err != nil {
 		return nil, noMemory(err)
 	}
@@ -125,7 +97,7 @@ func (m *linearMemory) Reallocate(size uint64) []byte {
 
 // take takes from the budget what a memory of size bytes needs beyond what it has.
 func (m *linearMemory) take(size uint64) error {
-	want := m.space.held(size)
+	want := m.space.Held(size)
 	if want <= m.covered+m.taken {
 		return nil
 	}
@@ -145,7 +117,7 @@ func (m *linearMemory) grow(size uint64) error {
 	if err := m.take(size); err != nil {
 		return err
 	}
-	b, err := m.space.grow(size)
+	b, err := m.space.Grow(size)
 	if err != nil {
 		return noMemory(err)
 	}
@@ -158,7 +130,7 @@ func (m *linearMemory) reset() error {
 	if m.image.gone() {
 		return errProgramClosed
 	}
-	b, err := m.space.show(m.image)
+	b, err := m.space.Show(m.image.memory, m.image.size)
 	if err != nil {
 		return noMemory(err)
 	}
@@ -175,7 +147,7 @@ func (m *linearMemory) release() {
 	if m.space == nil {
 		return
 	}
-	m.space.release()
+	m.space.Release()
 	m.space = nil
 	m.hold.give(int64(m.taken))
 	m.taken = 0

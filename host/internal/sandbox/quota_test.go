@@ -13,6 +13,7 @@ import (
 	quota "github.com/bulkhead-wasm/bulkhead/host/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/admission"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox/compile"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox/pages"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
@@ -266,7 +267,7 @@ func TestTablesAreCounted(t *testing.T) {
 
 // failing is a backing whose n-th operation fails, like a system without memory.
 type failing struct {
-	backing
+	pages.Backing
 	left *int
 }
 
@@ -274,38 +275,38 @@ var errNoMemory = errors.New("cannot allocate memory")
 
 func (b failing) fails() bool { *b.left--; return *b.left == 0 }
 
-func (b failing) reserve(limit uint64) (space, error) {
+func (b failing) Reserve(limit uint64) (pages.Space, error) {
 	if b.fails() {
 		return nil, errNoMemory
 	}
-	s, err := b.backing.reserve(limit)
+	s, err := b.Backing.Reserve(limit)
 	return failingSpace{s, b}, err
 }
 
-func (b failing) keep(memory []byte) (stored, error) {
+func (b failing) Keep(memory []byte) (pages.Stored, error) {
 	if b.fails() {
 		return nil, errNoMemory
 	}
-	return b.backing.keep(memory)
+	return b.Backing.Keep(memory)
 }
 
 type failingSpace struct {
-	space
+	pages.Space
 	b failing
 }
 
-func (s failingSpace) grow(size uint64) ([]byte, error) {
+func (s failingSpace) Grow(size uint64) ([]byte, error) {
 	if s.b.fails() {
 		return nil, errNoMemory
 	}
-	return s.space.grow(size)
+	return s.Space.Grow(size)
 }
 
-func (s failingSpace) show(m *image) ([]byte, error) {
+func (s failingSpace) Show(image pages.Stored, size uint64) ([]byte, error) {
 	if s.b.fails() {
 		return nil, errNoMemory
 	}
-	return s.space.show(m)
+	return s.Space.Show(image, size)
 }
 
 // If the system has no memory, at any point, that is an error of the host: the guest gets no other memory in

@@ -18,6 +18,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/metering"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox/compile"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox/pages"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/schema"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/tetratelabs/wazero"
@@ -67,7 +68,7 @@ type Runtime struct {
 	accounts map[service.Name]*account
 
 	processors *fair.Processors
-	backing    backing // for images and memories
+	backing    pages.Backing // for images and memories
 	budget     *quota.Account
 }
 
@@ -83,9 +84,9 @@ func NewRuntime(o Options) (*Runtime, error) {
 	if r.budget = o.Account; r.budget == nil {
 		r.budget = quota.New(nil)
 	}
-	r.backing = copying{}
+	r.backing = pages.Copying{}
 	if !o.CopyImages {
-		if mapping, err := newArena(); err == nil {
+		if mapping, err := pages.NewArena(); err == nil {
 			r.backing = mapping
 		} else {
 			r.logger.Info("sandboxes copy their images", "why", err)
@@ -97,7 +98,7 @@ func NewRuntime(o Options) (*Runtime, error) {
 		Base: o.CompileBase, PerMiB: o.CompilePerMiB, Logger: r.logger,
 	})
 	if err != nil {
-		return nil, errors.Join(err, r.backing.close())
+		return nil, errors.Join(err, r.backing.Close())
 	}
 	return r, nil
 }
@@ -147,7 +148,7 @@ func (r *Runtime) enter() (leave func(), err error) {
 // lifecycle.
 func (r *Runtime) Close(ctx context.Context) error {
 	err := r.calls.Close(ctx, r.end, func() error {
-		return errors.Join(r.compiler.Close(context.Background()), r.backing.close())
+		return errors.Join(r.compiler.Close(context.Background()), r.backing.Close())
 	})
 	if errors.Is(err, lifecycle.ErrUnfinished) {
 		return service.Errorf(service.KindInternal, "a compilation is still running: %w", err)

@@ -1,6 +1,6 @@
 package sandbox
 
-import "golang.org/x/sys/unix"
+import "syscall"
 
 // threadID is the calling thread's.
-func threadID() int { return unix.Gettid() }
+func threadID() int { return syscall.Gettid() }

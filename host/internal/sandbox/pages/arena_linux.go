@@ -1,4 +1,4 @@
-package sandbox
+package pages
 
 import (
 	"errors"
@@ -9,57 +9,56 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/bulkhead-wasm/bulkhead/host/internal/admission"
 )
 
-// arena is the backing for systems that can map images. It keeps all images of a host in one anonymous file
+// Arena is the backing for systems that can map images. It keeps all images of a host in one anonymous file
 // in memory, so that a thousand services do not need a thousand descriptors. Each image has its own range of
 // the file, and memories map that range privately: a guest writes to its own copy of a page. A freed range
 // becomes a hole and is never used again: a host does not run out of offsets.
-type arena struct {
+type Arena struct {
 	mu  sync.RWMutex // guards all below; read-locked while the file is in use
 	fd  int          // -1 after close, as another file may get the number
 	end int64        // offset of the next image
 }
 
-// newArena opens an arena, or returns what this system lacks.
-func newArena() (backing, error) {
+// NewArena opens an [Arena], or returns what this system lacks.
+func NewArena() (*Arena, error) {
 	fd, err := unix.MemfdCreate("bulkhead-images", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
 		return nil, os.NewSyscallError("memfd_create", err)
 	}
-	a := &arena{fd: fd}
+	a := &Arena{fd: fd}
 	// A file that cannot shrink cannot be truncated under a memory that maps it.
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_SEAL); err != nil {
-		return nil, errors.Join(os.NewSyscallError("fcntl", err), a.close())
+		return nil, errors.Join(os.NewSyscallError("fcntl", err), a.Close())
 	}
 	if err := a.try(); err != nil {
-		return nil, errors.Join(err, a.close())
+		return nil, errors.Join(err, a.Close())
 	}
 	return a, nil
 }
 
 // try maps a small image, to see that all steps work on this system.
-func (a *arena) try() error {
-	m, err := a.keep([]byte{1})
+func (a *Arena) try() error {
+	m, err := a.Keep([]byte{1})
 	if err != nil {
 		return err
 	}
-	defer m.drop()
-	s, err := a.reserve(admission.PageBytes)
+	defer m.Drop()
+	s, err := a.Reserve(guestPage)
 	if err != nil {
 		return err
 	}
-	defer s.release()
-	b, err := s.show(&image{size: admission.PageBytes, memory: m})
+	defer s.Release()
+	b, err := s.Show(m, guestPage)
 	if err == nil && (b[0] != 1 || b[1] != 0) {
 		err = errors.New("a mapped image is not what was stored")
 	}
 	return err
 }
 
-func (a *arena) close() error {
+// Close implements Backing.
+func (a *Arena) Close() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.fd < 0 {
@@ -70,23 +69,34 @@ func (a *arena) close() error {
 	return os.NewSyscallError("close", err)
 }
 
-// imageBytes implements backing: the size rounded up to whole pages of the system.
-func (a *arena) imageBytes(used int) int64 {
+// Bytes returns how much of the machine's memory the images take.
+func (a *Arena) Bytes() (int64, error) {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	var s unix.Stat_t
+	if err := unix.Fstat(a.fd, &s); err != nil {
+		return 0, os.NewSyscallError("fstat", err)
+	}
+	return s.Blocks * 512, nil
+}
+
+// ImageBytes implements Backing: the size rounded up to whole pages of the system.
+func (a *Arena) ImageBytes(used int) int64 {
 	page := int64(unix.Getpagesize())
 	return (int64(used) + page - 1) / page * page
 }
 
 // place is the range of an image in the arena.
 type place struct {
-	arena *arena
+	arena *Arena
 	at    int64
 	size  int64 // whole pages; the rest of the last one is zero
 }
 
-// keep implements backing. Runs of zeros become holes.
-func (a *arena) keep(b []byte) (stored, error) {
+// Keep implements Backing. Runs of zeros become holes.
+func (a *Arena) Keep(b []byte) (Stored, error) {
 	a.mu.Lock()
-	p := place{arena: a, at: a.end, size: a.imageBytes(len(b))}
+	p := place{arena: a, at: a.end, size: a.ImageBytes(len(b))}
 	err := os.NewSyscallError("ftruncate", unix.Ftruncate(a.fd, p.at+p.size))
 	if err == nil {
 		a.end += p.size
@@ -98,11 +108,11 @@ func (a *arena) keep(b []byte) (stored, error) {
 	const piece = 64 << 10
 	for at := 0; at < len(b); at += piece {
 		part := b[at:min(at+piece, len(b))]
-		part = part[:usedBytes(part)]
+		part = part[:Used(part)]
 		for off := 0; off < len(part); {
 			n, err := a.write(part[off:], p.at+int64(at+off))
 			if err != nil && !errors.Is(err, unix.EINTR) {
-				p.drop()
+				p.Drop()
 				return nil, os.NewSyscallError("pwrite", err)
 			}
 			off += max(n, 0)
@@ -111,14 +121,14 @@ func (a *arena) keep(b []byte) (stored, error) {
 	return p, nil
 }
 
-func (a *arena) write(b []byte, at int64) (int, error) {
+func (a *Arena) write(b []byte, at int64) (int, error) {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	return unix.Pwrite(a.fd, b, at)
 }
 
 // show maps n bytes of the file at base, copy-on-write.
-func (a *arena) show(at int64, base unsafe.Pointer, n uint64) error {
+func (a *Arena) show(at int64, base unsafe.Pointer, n uint64) error {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	_, err := unix.MmapPtr(a.fd, at, base, uintptr(n), unix.PROT_READ|unix.PROT_WRITE,
@@ -126,7 +136,8 @@ func (a *arena) show(at int64, base unsafe.Pointer, n uint64) error {
 	return err
 }
 
-func (p place) drop() {
+// Drop implements Stored.
+func (p place) Drop() {
 	p.arena.mu.RLock()
 	defer p.arena.mu.RUnlock()
 	if p.size > 0 && p.arena.fd >= 0 {
@@ -150,8 +161,8 @@ type mapped struct {
 	shown  uint64 // bytes that map the image's file
 }
 
-// reserve reserves address space. It takes no memory until it is used.
-func (a *arena) reserve(limit uint64) (space, error) {
+// Reserve implements Backing. It reserves address space. It takes no memory until it is used.
+func (a *Arena) Reserve(limit uint64) (Space, error) {
 	p, err := unix.MmapPtr(-1, 0, nil, uintptr(limit), unix.PROT_NONE,
 		unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
 	if err != nil {
@@ -160,11 +171,12 @@ func (a *arena) reserve(limit uint64) (space, error) {
 	return &mapped{base: p, limit: limit}, nil
 }
 
-// held implements space. It also counts pages that have not been written to: a guest may write to them at any
+// Held implements Space. It also counts pages that have not been written to: a guest may write to them at any
 // moment, and nobody can refuse it then.
-func (m *mapped) held(size uint64) uint64 { return size }
+func (m *mapped) Held(size uint64) uint64 { return size }
 
-func (m *mapped) grow(size uint64) ([]byte, error) {
+// Grow implements Space.
+func (m *mapped) Grow(size uint64) ([]byte, error) {
 	if size > m.limit {
 		return nil, fmt.Errorf("a memory of %d bytes in a space of %d", size, m.limit)
 	}
@@ -183,8 +195,9 @@ func (m *mapped) slice(size uint64) []byte {
 	return unsafe.Slice((*byte)(m.base), m.limit)[:size:size]
 }
 
-func (m *mapped) show(i *image) ([]byte, error) {
-	at := i.memory.(place)
+// Show implements Space.
+func (m *mapped) Show(image Stored, size uint64) ([]byte, error) {
+	at := image.(place)
 	switch {
 	case m.usable == 0:
 		if n := uint64(at.size); n > 0 {
@@ -193,9 +206,9 @@ func (m *mapped) show(i *image) ([]byte, error) {
 			}
 			m.usable, m.shown = n, n
 		}
-		return m.grow(i.size)
-	case m.usable != i.size || m.shown != uint64(at.size):
-		return nil, fmt.Errorf("a memory of %d bytes is not in the place of an image of %d", m.usable, i.size)
+		return m.Grow(size)
+	case m.usable != size || m.shown != uint64(at.size):
+		return nil, fmt.Errorf("a memory of %d bytes is not in the place of an image of %d", m.usable, size)
 	}
 	// Discard the pages that were written to, so that the file, or zeros, appear again. Do it in pieces, as a
 	// few thousand pages take a millisecond.
@@ -214,7 +227,8 @@ func (m *mapped) show(i *image) ([]byte, error) {
 // givenBack is how much memory is given back to the system at once, in bytes.
 const givenBack = 1 << 20
 
-func (m *mapped) release() {
+// Release implements Space.
+func (m *mapped) Release() {
 	// This fails only for ranges that were never mapped.
 	_ = unix.MunmapPtr(m.base, uintptr(m.limit))
 	m.base = nil
