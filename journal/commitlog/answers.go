@@ -4,23 +4,44 @@ import (
 	"context"
 	"math"
 	"slices"
+	"sync/atomic"
+	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/journal"
 	"github.com/bulkhead-wasm/bulkhead/journal/internal/format"
 	"github.com/bulkhead-wasm/bulkhead/journal/internal/stored"
 )
 
-// dropAnswers deletes the days that are over, and returns those that stay. They are over at the latest day that has
+// answers are the days of which the index has answers to command ids. The indexer changes them, and anybody may look at
+// them meanwhile.
+type answers struct {
+	index  journal.IndexStore
+	window time.Duration // for which answers are promised
+	clock  func() journal.UnixNano
+	latest atomic.Pointer[[]format.PromisedDay]
+}
+
+// days are the days, the latest first. They are never changed in place.
+func (a *answers) days() []format.PromisedDay {
+	if days := a.latest.Load(); days != nil {
+		return *days
+	}
+	return nil
+}
+
+func (a *answers) set(days []format.PromisedDay) { a.latest.Store(&days) }
+
+// drop deletes the days that are over, and returns those that stay. They are over at the latest day that has
 // commits, so that it does not matter when somebody looks. They are over by the clock, too, so that commits of a time
 // when the clock was far ahead do no harm.
-func (j *Journal) dropAnswers(
+func (a *answers) drop(
 	ctx context.Context, index journal.IndexStore, days []format.PromisedDay,
 ) (kept []format.PromisedDay, err error) {
-	isOver := func(d format.PromisedDay, at format.Day) bool { return d.Over(at, j.opt.AnswerWindow) }
+	isOver := func(d format.PromisedDay, at format.Day) bool { return d.Over(at, a.window) }
 	if !slices.ContainsFunc(days, func(d format.PromisedDay) bool { return isOver(d, days[0].Day) }) {
 		return days, nil
 	}
-	at := min(days[0].Day, format.DayOf(j.opt.Clock()))
+	at := min(days[0].Day, format.DayOf(a.clock()))
 	for _, d := range days {
 		if !isOver(d, at) {
 			kept = append(kept, d)
@@ -31,22 +52,23 @@ func (j *Journal) dropAnswers(
 	return kept, nil
 }
 
-// findAnswerDays takes the days of answers from the index, and deletes those that are over. Open calls it, before
+// find takes the days of answers from the index, and deletes those that are over. Open calls it, before
 // anybody else has the journal.
-func (j *Journal) findAnswerDays(ctx context.Context, index journal.IndexStore) error {
+func (a *answers) find(ctx context.Context, index journal.IndexStore) error {
 	days, err := stored.AnswerDays(ctx, index)
 	if err == nil {
-		j.days, err = j.dropAnswers(ctx, index, days)
+		days, err = a.drop(ctx, index, days)
+	}
+	if err == nil {
+		a.set(days)
 	}
 	return err
 }
 
-// daysOf returns the days of answers when those of groups are in the index, and adds the entries for the new ones. Only
+// of returns the days of answers when those of groups are in the index, and adds the entries for the new ones. Only
 // the indexer changes them.
-func (j *Journal) daysOf(pairs []journal.Pair, groups []*group) (_ []journal.Pair, days []format.PromisedDay) {
-	j.mu.Lock()
-	days = j.days
-	j.mu.Unlock()
+func (a *answers) of(pairs []journal.Pair, groups []*group) (_ []journal.Pair, days []format.PromisedDay) {
+	days = a.days()
 	shared := true
 	last := format.Day(math.MaxUint32)
 	for _, g := range groups {
@@ -58,7 +80,7 @@ func (j *Journal) daysOf(pairs []journal.Pair, groups []*group) (_ []journal.Pai
 			last = d
 			i, there := slices.BinarySearchFunc(days, d,
 				func(x format.PromisedDay, d format.Day) int { return int(int64(d) - int64(x.Day)) })
-			if there && days[i].Window >= j.opt.AnswerWindow {
+			if there && days[i].Window >= a.window {
 				continue
 			}
 			if shared {
@@ -67,25 +89,20 @@ func (j *Journal) daysOf(pairs []journal.Pair, groups []*group) (_ []journal.Pai
 			if !there {
 				days = slices.Insert(days, i, format.PromisedDay{Day: d})
 			}
-			if days[i].Window = j.opt.AnswerWindow; j.opt.AnswerWindow > format.MinAnswers {
+			if days[i].Window = a.window; a.window > format.MinAnswers {
 				pairs = append(pairs,
-					journal.Pair{Key: format.WindowKey(d), Value: format.EncodeWindow(j.opt.AnswerWindow)})
+					journal.Pair{Key: format.WindowKey(d), Value: format.EncodeWindow(a.window)})
 			}
 		}
 	}
 	return pairs, days
 }
 
-// endAnswers deletes the days of answers that are over. The indexer calls it.
-func (j *Journal) endAnswers(ctx context.Context) error {
-	j.mu.Lock()
-	days := j.days
-	j.mu.Unlock()
-	days, err := j.dropAnswers(ctx, j.storage.Index, days)
-	j.mu.Lock()
-	defer j.mu.Unlock()
+// end deletes the days of answers that are over. The indexer calls it.
+func (a *answers) end(ctx context.Context) error {
+	days, err := a.drop(ctx, a.index, a.days())
 	if err == nil {
-		j.days = days
+		a.set(days)
 	}
 	return err
 }

@@ -2,7 +2,6 @@ package commitlog
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/internal/yield"
@@ -34,31 +33,31 @@ func (j *Journal) Append(ctx context.Context, c *journal.Commit, done func(journ
 	if p.size <= yield.Step {
 		p.encoded = format.AppendCommit(nil, c, 0)
 	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
+	j.overlay.mu.Lock()
+	defer j.overlay.mu.Unlock()
 	size := int64(p.size)
-	if err := j.waitForRoom(ctx, c.Log, size); err != nil {
+	if err := j.overlay.waitForRoom(ctx, c.Log, size); err != nil {
 		return err
 	}
 	// Its room is taken before the lock is given up, or all who wait would find it free.
-	s := j.log(c.Log)
-	j.queue.take(&s.queue, 1, size)
+	s := j.overlay.log(c.Log)
+	j.overlay.queue.take(&s.queue, 1, size)
 	again, err := j.mayEnter(ctx, s, c)
 	if err != nil {
-		j.queue.take(&s.queue, -1, -size)
-		j.queue.makeRoom()
+		j.overlay.queue.take(&s.queue, -1, -size)
+		j.overlay.queue.makeRoom()
 		return err
 	}
 	if again {
 		p.markAgain(j.opt.AnswerWindow)
-		j.queue.take(&s.queue, 0, int64(p.size)-size)
+		j.overlay.queue.take(&s.queue, 0, int64(p.size)-size)
 		size = int64(p.size)
 	}
-	j.hold(s, p)
-	j.queue.push(&s.queue, p)
+	j.overlay.hold(s, p)
+	j.overlay.queue.push(&s.queue, p)
 	s.size.writing += size
-	j.flying++
-	j.signal()
+	j.overlay.flying++
+	j.overlay.signal()
 	return nil
 }
 
@@ -83,7 +82,7 @@ func (j *Journal) mayEnter(ctx context.Context, s *logState, c *journal.Commit) 
 			c.Command.Key,
 			version, c.Expected)
 	}
-	return again, j.refusal(c.Log)
+	return again, j.overlay.refusal(c.Log)
 }
 
 func validate(c *journal.Commit) error {
@@ -117,51 +116,6 @@ func validate(c *journal.Commit) error {
 	return nil
 }
 
-// refusal says why nothing is accepted now. The caller holds mu.
-func (j *Journal) refusal(log journal.LogName) error {
-	switch {
-	case j.failure != nil:
-		return &journal.Error{Op: "append", Log: log, Kind: journal.KindFailed, Err: j.failure}
-	case j.closing:
-		return journal.Errorf(journal.KindClosed, "append", log, "the journal was closed")
-	case j.damaged[log] != nil:
-		return &journal.Error{Op: "append", Log: log, Kind: journal.KindCorrupt, Err: j.damaged[log]}
-	}
-	return nil
-}
-
-// waitForRoom blocks until size bytes may be handed in. The caller holds mu, which
-// is given up while waiting.
-func (j *Journal) waitForRoom(ctx context.Context, log journal.LogName, size int64) error {
-	for {
-		if err := j.refusal(log); err != nil {
-			return err
-		}
-		var queue *logQueue
-		if s := j.logs[log]; s != nil {
-			queue = &s.queue
-		}
-		if j.queue.hasRoom(queue, size) {
-			return nil
-		}
-		room := j.queue.room
-		j.stats.Stalls++
-		start := time.Now()
-		j.mu.Unlock()
-		var err error
-		select {
-		case <-room:
-		case <-ctx.Done():
-			err = &journal.Error{Op: "append", Log: log, Kind: journal.KindCanceled, Err: ctx.Err()}
-		}
-		j.mu.Lock()
-		j.stats.StallTime += time.Since(start)
-		if err != nil {
-			return err
-		}
-	}
-}
-
 // checkIn finds the version of c's entity and refuses an id that is in use. again says that
 // the id was used, and the window of its answer is over. It gives up the lock while it reads the index.
 func (j *Journal) checkIn(
@@ -175,14 +129,14 @@ func (j *Journal) checkIn(
 		if s.ids[cmd.ID] != nil {
 			return 0, false, inUse()
 		}
-		version, known := j.knownVersion(s, cmd.Key)
+		version, known := j.overlay.knownVersion(s, cmd.Key)
 		before, absent := s.unused[cmd.ID]
 		absent = absent || c.GeneratedID
 		if known && absent {
 			return version, before == idExpired, nil
 		}
 		seen := s.indexing
-		j.mu.Unlock()
+		j.overlay.mu.Unlock()
 		var err error
 		if !absent {
 			_, before, err = j.findAnswer(ctx, c.Log, cmd.ID)
@@ -190,7 +144,7 @@ func (j *Journal) checkIn(
 		if err == nil && !known {
 			version, err = j.indexedAt(ctx, c.Log, cmd.Key, c.Expected)
 		}
-		j.mu.Lock()
+		j.overlay.mu.Lock()
 		switch {
 		case err != nil:
 			return 0, false, err
@@ -202,10 +156,10 @@ func (j *Journal) checkIn(
 		if s.ids[cmd.ID] != nil {
 			continue
 		}
-		if now, ok := j.knownVersion(s, cmd.Key); ok {
+		if now, ok := j.overlay.knownVersion(s, cmd.Key); ok {
 			version = now
 		} else {
-			j.versions.put(j.versions.key(c.Log, cmd.Key), version)
+			j.overlay.versions.put(j.overlay.versions.key(c.Log, cmd.Key), version)
 		}
 		return version, before == idExpired, nil
 	}
@@ -229,46 +183,4 @@ func (s *logState) absent(id journal.CommandID, before idUse) {
 		clear(s.unused)
 	}
 	s.unused[id] = before
-}
-
-// hold puts p into the overlay. The caller holds mu.
-func (j *Journal) hold(s *logState, p *pending) {
-	s.entered++
-	key := p.commit.Command.Key
-	e := s.entities[key]
-	if e == nil {
-		e = &entity{id: j.versions.key(s.name, key)}
-		s.entities[key] = e
-		j.versions.drop(e.id)
-	}
-	e.version = p.commit.Expected + journal.Version(len(p.commit.Events))
-	e.commits = append(e.commits, p)
-	e.waiting++
-	s.ids[p.commit.Command.ID] = p
-	delete(s.unused, p.commit.Command.ID)
-	p.log, p.entity = s, e
-}
-
-// release takes p out of the overlay once it is in the index, or void. The caller
-// holds mu.
-func (j *Journal) release(p *pending) {
-	p.log.left++
-	key := p.commit.Command.Key
-	e := p.entity
-	// Commits leave in order, but for those that are void behind others still held.
-	if e.commits[0] == p {
-		e.commits[0] = nil
-		e.commits = e.commits[1:]
-	} else if i := slices.Index(e.commits, p); i > 0 {
-		e.commits = slices.Delete(e.commits, i, i+1)
-	}
-	if len(e.commits) == 0 && p.log.entities[key] == e {
-		delete(p.log.entities, key)
-		if p.durable {
-			j.versions.put(e.id, e.version)
-		}
-	}
-	delete(p.log.ids, p.commit.Command.ID)
-	j.releaseSnapshot(p)
-	j.queue.take(&p.log.queue, -1, -int64(p.size))
 }

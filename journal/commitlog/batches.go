@@ -20,16 +20,16 @@ const batchesAtOnce = 1 << 20
 func (j *Journal) Batches(
 	ctx context.Context, log journal.LogName, r journal.BatchRange, yield func(journal.Block) error,
 ) error {
-	j.mu.Lock()
-	if s := j.logs[log]; s == nil {
+	j.overlay.mu.Lock()
+	if s := j.overlay.logs[log]; s == nil {
 		r.UpTo = r.After
 	} else if r.UpTo == 0 || r.UpTo > s.batches {
 		r.UpTo = s.batches // what is behind it may be of an append that failed
 	}
-	if s := j.logs[log]; s != nil && s.trimmed.Sequence > 0 && r.After < s.trimmed.Sequence-1 {
+	if s := j.overlay.logs[log]; s != nil && s.trimmed.Sequence > 0 && r.After < s.trimmed.Sequence-1 {
 		r.After, r.From = s.trimmed.Sequence-1, max(r.From, s.trimmed.Position)
 	}
-	j.mu.Unlock()
+	j.overlay.mu.Unlock()
 	begun := false
 	for r.After < r.UpTo {
 		some, err := j.someBatches(ctx, log, r)
@@ -40,7 +40,7 @@ func (j *Journal) Batches(
 			return nil
 		}
 		for _, b := range some {
-			if now := j.cutOf(log); b.Sequence != r.After+1 && begun && b.Sequence <= now.Sequence {
+			if now := j.overlay.cutOf(log); b.Sequence != r.After+1 && begun && b.Sequence <= now.Sequence {
 				return trimmedLog(log, now.Position)
 			}
 			begun = true

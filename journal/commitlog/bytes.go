@@ -12,7 +12,7 @@ import (
 // logBytes counts the bytes of a log's batches on disk, packed as they are. The index
 // keeps the count, so that opening a journal need not read the log: it reads what was
 // written after the entry. Where there is no entry that fits (a new index, a retention
-// that was interrupted), the log is counted in the background. Guarded by Journal.mu.
+// that was interrupted), the log is counted in the background. Guarded by overlay.mu.
 type logBytes struct {
 	known   bool
 	bytes   int64 // if known: of the batches from the cut on; else of those written since the count began
@@ -37,40 +37,13 @@ func storedCount(
 // commits that are on their way there. known is false while a log whose count was lost
 // is being counted; then it is less than there is.
 func (j *Journal) LogBytes(log journal.LogName) (bytes int64, known bool) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	s := j.logs[log]
+	j.overlay.mu.Lock()
+	defer j.overlay.mu.Unlock()
+	s := j.overlay.logs[log]
 	if s == nil {
 		return 0, true
 	}
 	return s.size.bytes + s.size.writing, s.size.known
-}
-
-// takeCounts appends the entries of the logs that groups or retentions have changed.
-func (j *Journal) takeCounts(pairs []journal.Pair, groups []*group) []journal.Pair {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	for _, g := range groups {
-		for _, b := range g.blocks {
-			j.logs[b.Log].size.changed = true
-		}
-	}
-	take := func(s *logState) {
-		if s.size.changed && s.size.known {
-			pairs = append(pairs, journal.Pair{Key: format.CountKey(s.name), Value: format.EncodeCount(s.count())})
-			s.size.changed = false
-		}
-	}
-	for _, g := range groups {
-		for _, b := range g.blocks {
-			take(j.logs[b.Log])
-		}
-	}
-	for _, s := range j.recount {
-		take(s)
-	}
-	j.recount = nil
-	return pairs
 }
 
 // count is the log's entry as it is now. The caller holds mu.
@@ -78,27 +51,11 @@ func (s *logState) count() format.CountEntry {
 	return format.CountEntry{Cut: s.trimmed.Sequence, Last: s.batches, Next: s.head + 1, Bytes: s.size.bytes}
 }
 
-// cutBytes takes what a retention has cut off out of the count. The caller holds mu.
-func (j *Journal) cutBytes(s *logState, bytes uint64) {
-	if !s.size.known {
-		return // who counts finds that the cut has moved
-	}
-	s.size.bytes -= int64(bytes)
-	j.noteCount(s)
-}
-
-// noteCount has the indexer write a log's entry. The caller holds mu.
-func (j *Journal) noteCount(s *logState) {
-	s.size.changed = true
-	j.recount = append(j.recount, s)
-	j.wakeIndexer()
-}
-
 // findCounts takes the counts of all logs from the index, where these fit. Open calls
 // it, before anybody else has the journal.
 func (j *Journal) findCounts(ctx context.Context, index journal.IndexStore) error {
-	for name, s := range j.logs {
-		if j.damaged[name] != nil {
+	for name, s := range j.overlay.logs {
+		if j.overlay.damaged[name] != nil {
 			continue
 		}
 		c, ok, err := storedCount(ctx, index, name)
@@ -114,10 +71,10 @@ func (j *Journal) findCounts(ctx context.Context, index journal.IndexStore) erro
 
 // uncounted reports whether there is a log to count.
 func (j *Journal) uncounted() bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	for name, s := range j.logs {
-		if !s.size.known && j.damaged[name] == nil {
+	j.overlay.mu.Lock()
+	defer j.overlay.mu.Unlock()
+	for name, s := range j.overlay.logs {
+		if !s.size.known && j.overlay.damaged[name] == nil {
 			return true
 		}
 	}
@@ -128,15 +85,14 @@ func (j *Journal) uncounted() bool {
 // It ends when all are counted, or with ctx. What cannot be read stays uncounted: who
 // reads it is told why.
 func (j *Journal) countLoop(ctx context.Context) {
-	defer j.stopped.Done()
-	j.mu.Lock()
+	j.overlay.mu.Lock()
 	var left []*logState
-	for name, s := range j.logs {
-		if !s.size.known && j.damaged[name] == nil {
+	for name, s := range j.overlay.logs {
+		if !s.size.known && j.overlay.damaged[name] == nil {
 			left = append(left, s)
 		}
 	}
-	j.mu.Unlock()
+	j.overlay.mu.Unlock()
 	for _, s := range left {
 		for again := true; again; {
 			var err error
@@ -149,10 +105,10 @@ func (j *Journal) countLoop(ctx context.Context) {
 
 // countLog counts one log; again says that a retention has changed it meanwhile.
 func (j *Journal) countLog(ctx context.Context, s *logState) (again bool, err error) {
-	j.mu.Lock()
+	j.overlay.mu.Lock()
 	cut, upTo := s.trimmed.Sequence, s.batches
 	s.size.bytes = 0
-	j.mu.Unlock()
+	j.overlay.mu.Unlock()
 	var bytes int64
 	pause, begin := int64(0), time.Now()
 	err = j.Batches(ctx, s.name, journal.BatchRange{UpTo: upTo}, func(b journal.Block) error {
@@ -170,8 +126,8 @@ func (j *Journal) countLog(ctx context.Context, s *logState) (again bool, err er
 		pause, begin = bytes, time.Now()
 		return nil
 	})
-	j.mu.Lock()
-	defer j.mu.Unlock()
+	j.overlay.mu.Lock()
+	defer j.overlay.mu.Unlock()
 	if s.trimmed.Sequence != cut {
 		return true, nil
 	}
@@ -180,7 +136,7 @@ func (j *Journal) countLog(ctx context.Context, s *logState) (again bool, err er
 	}
 	s.size.known = true
 	s.size.bytes += bytes
-	j.noteCount(s)
+	j.overlay.noteCount(s)
 	return false, nil
 }
 

@@ -17,14 +17,14 @@ import (
 // state in it has a receipt, as acknowledged commits may be missing from it. Other
 // logs are not concerned.
 func (j *Journal) Damage(log journal.LogName) error {
-	if d := j.damaged[log]; d != nil {
+	if d := j.overlay.damaged[log]; d != nil {
 		return d
 	}
 	return nil
 }
 
 // DamagedLogs lists them, by name.
-func (j *Journal) DamagedLogs() []journal.LogName { return slices.Sorted(maps.Keys(j.damaged)) }
+func (j *Journal) DamagedLogs() []journal.LogName { return slices.Sorted(maps.Keys(j.overlay.damaged)) }
 
 // damages collects the damage of logs; the first of each counts.
 type damages map[journal.LogName]*journal.Error
@@ -57,10 +57,10 @@ func (j *Journal) checkQuarantined(ctx context.Context, logs []journal.LogName) 
 	for _, log := range logs {
 		err := j.scanLog(ctx, log, 0,
 			func(*format.BatchHeader, journal.Position, *format.DecodedCommit) error { return nil })
-		if err := j.damaged.add(log, err); err != nil {
+		if err := j.overlay.damaged.add(log, err); err != nil {
 			return err
 		}
-		if d := j.damaged[log]; d != nil && !strings.Contains(d.Detail, files[0]) {
+		if d := j.overlay.damaged[log]; d != nil && !strings.Contains(d.Detail, files[0]) {
 			d.Detail += fmt.Sprintf("; damaged files of the journal: %s", strings.Join(files, ", "))
 		}
 	}

@@ -13,9 +13,9 @@ import (
 // log without a batch it is the first eight bytes of the SHA-256 of the log's name. It is zero where nobody
 // knows it any more.
 func (j *Journal) Origin(log journal.LogName) journal.Stamp {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if s := j.logs[log]; s != nil && s.batches > 0 {
+	j.overlay.mu.Lock()
+	defer j.overlay.mu.Unlock()
+	if s := j.overlay.logs[log]; s != nil && s.batches > 0 {
 		return s.origin
 	}
 	return journal.Unborn(log)
@@ -24,9 +24,9 @@ func (j *Journal) Origin(log journal.LogName) journal.Stamp {
 // Newest is the position of the last event on disk, as [Journal.Head], with the stamp of its batch: zero if there is
 // no event, or that batch is damaged.
 func (j *Journal) Newest(log journal.LogName) (journal.Position, journal.Stamp) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if s := j.logs[log]; s != nil {
+	j.overlay.mu.Lock()
+	defer j.overlay.mu.Unlock()
+	if s := j.overlay.logs[log]; s != nil {
 		return s.head, s.stamp
 	}
 	return 0, journal.Stamp{}
@@ -53,9 +53,9 @@ func (j *Journal) StampAt(ctx context.Context, log journal.LogName, at journal.P
 
 // knownStamp is the stamp at a position as far as memory has it.
 func (j *Journal) knownStamp(log journal.LogName, at journal.Position) (known bool, stamp journal.Stamp, err error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	s := j.logs[log]
+	j.overlay.mu.Lock()
+	defer j.overlay.mu.Unlock()
+	s := j.overlay.logs[log]
 	switch {
 	case at == 0 && (s == nil || s.trimmed.Position <= 1):
 		return true, journal.Stamp{}, nil
@@ -109,7 +109,7 @@ func stampAt(
 // damaged has none; that is found again by whoever reads it.
 func (j *Journal) findStamps(ctx context.Context) error {
 	store := j.storage.Log
-	for name, s := range j.logs {
+	for name, s := range j.overlay.logs {
 		if s.origin = s.trimmed.Origin; s.trimmed.Sequence <= 1 {
 			err := store.Blocks(ctx, name, 0, func(b journal.Block) error {
 				if h, _, err := format.OpenBlock(&b); err == nil && b.Sequence == 1 {
@@ -142,7 +142,7 @@ func (j *Journal) findStamps(ctx context.Context) error {
 func (j *Journal) VersionAt(
 	ctx context.Context, log journal.LogName, key string, at journal.Position,
 ) (journal.Version, error) {
-	held, _, _ := j.overlay(log, key)
+	held, _, _ := j.overlay.eventsOf(log, key)
 	r := j.ReadKeys(log, []string{key})
 	r.at = at
 	p := keyPass{KeyReader: r, ctx: ctx}

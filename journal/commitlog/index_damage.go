@@ -72,7 +72,7 @@ func (x watchedIndex) Scan(ctx context.Context, prefix, from []byte, yield func(
 // that turns out to be damaged is set aside, once, and made from the log: nobody
 // needs to know that it was lost.
 func (j *Journal) openIndex(ctx context.Context) error {
-	found := maps.Clone(j.damaged) // of logs, before the index was looked at
+	found := maps.Clone(j.overlay.damaged) // of logs, before the index was looked at
 	err := j.tryIndex(ctx)
 	var damage *format.IndexDamage
 	if !errors.As(err, &damage) {
@@ -82,7 +82,7 @@ func (j *Journal) openIndex(ctx context.Context) error {
 		return &journal.Error{Op: "open: index", Kind: unlessCorrupt(err), Detail: "the index is damaged (" +
 			damage.Err.Error() + ") and cannot be set aside", Err: err}
 	}
-	j.mended, j.damaged = damage, found
+	j.mended, j.overlay.damaged = damage, found
 	err = j.tryIndex(ctx)
 	if errors.As(err, &damage) { // then it is no damage that was there before
 		return &journal.Error{Op: "open: index", Kind: journal.KindInternal,
@@ -103,17 +103,17 @@ func unlessCorrupt(err error) journal.ErrorKind {
 }
 
 func (j *Journal) tryIndex(ctx context.Context) error {
-	if err := completeIndex(ctx, j.storage, nil, j.damaged); err != nil {
+	if err := completeIndex(ctx, j.storage, nil, j.overlay.damaged); err != nil {
 		return &journal.Error{Op: "open: index", Kind: stored.StorageKind(err), Err: err}
 	}
-	for name, s := range j.logs {
+	for name, s := range j.overlay.logs {
 		var err error
-		if s.trimmed, err = beginning(ctx, watched(j.storage), name); j.damaged.add(name, err) != nil {
+		if s.trimmed, err = beginning(ctx, watched(j.storage), name); j.overlay.damaged.add(name, err) != nil {
 			return &journal.Error{Op: "open", Log: name, Kind: stored.StorageKind(err), Err: err}
 		}
 		s.counted = s.trimmed.Sequence
 	}
-	if err := j.findAnswerDays(ctx, watched(j.storage).Index); err != nil {
+	if err := j.answers.find(ctx, watched(j.storage).Index); err != nil {
 		return &journal.Error{Op: "open: index", Kind: stored.StorageKind(err), Err: err}
 	}
 	if err := j.findCounts(ctx, watched(j.storage).Index); err != nil {

@@ -99,7 +99,7 @@ func (j *Journal) scanKept(
 func (j *Journal) KeptVersion(
 	ctx context.Context, log journal.LogName, key string, at journal.Position, stamp journal.Stamp,
 ) (v journal.Version, ok bool, err error) {
-	c := j.cutOf(log)
+	c := j.overlay.cutOf(log)
 	if at == 0 || at >= c.Position {
 		return 0, false, nil
 	}
@@ -116,7 +116,7 @@ func (j *Journal) KeptVersion(
 			return stored.ErrStop
 		})
 		switch {
-		case stopped == nil && j.cutOf(log) != c:
+		case stopped == nil && j.overlay.cutOf(log) != c:
 			return j.KeptVersion(ctx, log, key, at, stamp) // a retention has begun meanwhile
 		case stopped == nil:
 			return 0, false, err
@@ -134,7 +134,7 @@ func (j *Journal) KeptVersion(
 // eachKept yields the events that the latest retention of a log before this one has kept, in the order of their
 // positions, as they stand in the log.
 func (r *retention) eachKept(yield func(*journal.Event) error) error {
-	last := r.cutOf(r.log)
+	last := r.overlay.cutOf(r.log)
 	if last.Sequence == 0 {
 		return nil
 	}

@@ -12,10 +12,10 @@ import (
 // Indexed is the position up to which the index has all events of a log, which a
 // [KeyReader] can read. It never decreases, and it is 0 if the log is damaged.
 func (j *Journal) Indexed(log journal.LogName) journal.Position {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	s := j.logs[log]
-	if s == nil || j.damaged[log] != nil {
+	j.overlay.mu.Lock()
+	defer j.overlay.mu.Unlock()
+	s := j.overlay.logs[log]
+	if s == nil || j.overlay.damaged[log] != nil {
 		return 0
 	}
 	return s.indexed

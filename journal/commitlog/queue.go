@@ -1,7 +1,7 @@
 package commitlog
 
 // queue has the commits that were handed in and that the committer has not taken yet, by log. It also bounds what is
-// in the overlay. It is guarded by Journal.mu.
+// in the overlay. It is guarded by overlay.mu.
 type queue struct {
 	maxCommits int   // in the overlay
 	maxBytes   int64 // of their records

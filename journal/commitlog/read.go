@@ -20,13 +20,13 @@ var errGap = errors.New("versions are missing")
 // block. A KindFailed error means that the state may be void; once the journal has
 // failed, no state has a receipt any more, as nobody can tell what the caller saw.
 func (j *Journal) Settle(log journal.LogName, key string, done func(journal.Receipt, error)) {
-	j.mu.Lock()
-	if err := j.refusesReceipt(log); err != nil {
-		j.mu.Unlock()
+	j.overlay.mu.Lock()
+	if err := j.overlay.refusesReceipt(log); err != nil {
+		j.overlay.mu.Unlock()
 		done(journal.Receipt{}, err)
 		return
 	}
-	s := j.logs[log]
+	s := j.overlay.logs[log]
 	if s != nil {
 		if e := s.entities[key]; e != nil && e.waiting > 0 {
 			last := e.commits[len(e.commits)-1]
@@ -39,7 +39,7 @@ func (j *Journal) Settle(log journal.LogName, key string, done func(journal.Rece
 				state.ID, state.First, state.Events = "", state.First+journal.Position(state.Events), 0
 				done(journal.NewReceipt(minting, state), nil)
 			})
-			j.mu.Unlock()
+			j.overlay.mu.Unlock()
 			return
 		}
 	}
@@ -47,9 +47,9 @@ func (j *Journal) Settle(log journal.LogName, key string, done func(journal.Rece
 	known := s == nil // a log without commits has only new entities
 	if s != nil {
 		state.First = s.head + 1
-		state.Version, known = j.knownVersion(s, key)
+		state.Version, known = j.overlay.knownVersion(s, key)
 	}
-	j.mu.Unlock()
+	j.overlay.mu.Unlock()
 	if !known {
 		v, err := j.indexedVersion(context.Background(), log, key)
 		if err != nil {
@@ -61,17 +61,6 @@ func (j *Journal) Settle(log journal.LogName, key string, done func(journal.Rece
 	done(journal.NewReceipt(minting, state), nil)
 }
 
-// refusesReceipt says why no state of a log can have a receipt. The caller holds mu.
-func (j *Journal) refusesReceipt(log journal.LogName) error {
-	switch {
-	case j.failure != nil:
-		return &journal.Error{Op: "settle", Log: log, Kind: journal.KindFailed, Err: j.failure}
-	case j.damaged[log] != nil:
-		return &journal.Error{Op: "settle", Log: log, Kind: journal.KindCorrupt, Err: j.damaged[log]}
-	}
-	return nil
-}
-
 // Answer finds the commit of a command id that was handed in within the window.
 // If found is true, done is called once the commit is on disk: before Answer
 // returns if it is already, else on the journal's goroutine, where it must not
@@ -81,10 +70,10 @@ func (j *Journal) Answer(
 	done func(*journal.Committed, journal.Receipt, error),
 ) (found bool, err error) {
 	for {
-		j.mu.Lock()
-		s := j.logs[log]
+		j.overlay.mu.Lock()
+		s := j.overlay.logs[log]
 		if s == nil {
-			j.mu.Unlock()
+			j.overlay.mu.Unlock()
 			return false, nil
 		}
 		if p := s.ids[id]; p != nil {
@@ -96,15 +85,15 @@ func (j *Journal) Answer(
 					}
 					done(p.committed(), p.receipt(), nil)
 				})
-				j.mu.Unlock()
+				j.overlay.mu.Unlock()
 				return true, nil
 			}
-			j.mu.Unlock()
+			j.overlay.mu.Unlock()
 			done(p.committed(), p.receipt(), nil)
 			return true, nil
 		}
 		seen := s.indexing
-		j.mu.Unlock()
+		j.overlay.mu.Unlock()
 		where, use, err := j.findAnswer(ctx, log, id)
 		if err != nil {
 			return false, err
@@ -117,40 +106,16 @@ func (j *Journal) Answer(
 			done(c, receiptOf(c, j.Origin(log)), nil)
 			return true, nil
 		}
-		j.mu.Lock()
+		j.overlay.mu.Lock()
 		moved := s.indexing != seen
 		if !moved {
 			s.absent(id, use)
 		}
-		j.mu.Unlock()
+		j.overlay.mu.Unlock()
 		if !moved {
 			return false, nil
 		}
 	}
-}
-
-// committed is a durable commit as it stands in the log.
-func (p *pending) committed() *journal.Committed {
-	c := &journal.Committed{Log: p.commit.Log, Command: p.commit.Command, First: p.first, Time: p.time,
-		Version: p.commit.Expected + journal.Version(len(p.commit.Events)), Stamp: *p.stamp}
-	for i := range p.commit.Events {
-		c.Events = append(c.Events, p.event(i))
-	}
-	return c
-}
-
-func (p *pending) event(i int) journal.Event {
-	e := &p.commit.Events[i]
-	ev := journal.Event{
-		Log: p.commit.Log, Key: p.commit.Command.Key, Version: p.commit.Expected + journal.Version(i) + 1,
-		Type: e.Type, ContentType: format.ContentType(e.ContentType), Data: e.Data, Metadata: e.Metadata,
-		CommandID: p.commit.Command.ID, CommandType: p.commit.Command.Type, CommandTime: p.commit.Command.Time,
-		CommandFuel: p.commit.Command.Fuel,
-	}
-	if p.durable {
-		ev.Position, ev.Time, ev.Stamp = p.first+journal.Position(i), p.time, *p.stamp
-	}
-	return ev
 }
 
 // receiptOf is the receipt of a commit that was read from the log.
@@ -167,9 +132,7 @@ func (j *Journal) findAnswer(
 		return format.Place{}, idUnused, err
 	}
 	defer j.reads.leave()
-	j.mu.Lock()
-	days := j.days
-	j.mu.Unlock()
+	days := j.answers.days()
 	var value []byte
 	ok := false
 	for i := 0; i < len(days) && !ok; i++ {
@@ -188,7 +151,7 @@ func (j *Journal) findAnswer(
 		return format.Place{}, idUnused,
 			journal.Errorf(journal.KindCorrupt, "answer", log, "the index entry of command %q is damaged; rebuild "+
 				"the index", id)
-	case where.Sequence < j.cutOf(log).Sequence:
+	case where.Sequence < j.overlay.cutOf(log).Sequence:
 		return format.Place{}, idUnused, nil
 	case where.Time+journal.UnixNano(j.opt.AnswerWindow) < j.opt.Clock():
 		return format.Place{}, idExpired, nil
@@ -247,27 +210,27 @@ func (j *Journal) commitAt(ctx context.Context, log journal.LogName, where forma
 func (j *Journal) Load(
 	ctx context.Context, log journal.LogName, key string, after journal.Version, yield func(*journal.Event) error,
 ) (journal.Version, error) {
-	if v, known := j.nothingAbove(log, key, after); known {
+	if v, known := j.overlay.nothingAbove(log, key, after); known {
 		return v, j.reads.check("load", log)
 	}
 	at, there := after, false
 	for gapped := false; ; {
-		c := j.cutOf(log)
+		c := j.overlay.cutOf(log)
 		var err error
-		if at, err = j.loadKept(ctx, log, key, c, at, yield); errors.Is(err, errGap) && j.cutOf(log) != c {
+		if at, err = j.loadKept(ctx, log, key, c, at, yield); errors.Is(err, errGap) && j.overlay.cutOf(log) != c {
 			gapped = true
 			continue
 		} else if err != nil {
 			return 0, err
 		}
-		held, seen, s := j.overlay(log, key)
+		held, seen, s := j.overlay.eventsOf(log, key)
 		most := ^journal.Version(0) // what the overlay has is taken from there: the index may have half of it
 		if len(held) > 0 {
 			most = held[0].Version - 1
 		}
 		at, there, err = j.scanEntity(ctx, log, key, at, most, yield)
 		lacks := errors.Is(err, errGap)
-		if (err == nil || lacks) && j.cutOf(log) != c || lacks && j.moved(s, key, seen) {
+		if (err == nil || lacks) && j.overlay.cutOf(log) != c || lacks && j.overlay.moved(s, key, seen) {
 			// A part of what was handed in since may be in the index already; or a retention
 			// has begun meanwhile, and takes events away: the last ones, too, which leaves no gap.
 			gapped = gapped || lacks
@@ -296,28 +259,15 @@ func (j *Journal) Load(
 			}
 		}
 		if s != nil {
-			j.mu.Lock()
+			j.overlay.mu.Lock()
 			// Unless something went through the overlay meanwhile.
 			if s.entities[key] == nil && s.indexing == seen {
-				j.versions.put(j.versions.key(log, key), at)
+				j.overlay.versions.put(j.overlay.versions.key(log, key), at)
 			}
-			j.mu.Unlock()
+			j.overlay.mu.Unlock()
 		}
 		return at, nil
 	}
-}
-
-// nothingAbove reports whether memory knows that an entity has come to no version
-// above after, and its version.
-func (j *Journal) nothingAbove(log journal.LogName, key string, after journal.Version) (journal.Version, bool) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	s := j.logs[log]
-	if s == nil {
-		return 0, false
-	}
-	v, known := j.knownVersion(s, key)
-	return v, known && v <= after
 }
 
 // loadKept yields what a retention has kept apart of an entity's events above a version, which come before those in
@@ -345,35 +295,6 @@ func (j *Journal) loadKept(
 	return at, err
 }
 
-// overlay returns the events of an entity that are not in the index yet, and how often
-// that had been updated then. s is nil if there is no such log.
-func (j *Journal) overlay(log journal.LogName, key string) (held []journal.Event, seen uint64, s *logState) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if s = j.logs[log]; s == nil {
-		return nil, 0, nil
-	}
-	if e := s.entities[key]; e != nil {
-		for _, p := range e.commits {
-			for i := range p.commit.Events {
-				held = append(held, p.event(i))
-			}
-		}
-	}
-	return held, s.indexing, s
-}
-
-// moved reports whether something of an entity may have gone into the index since
-// overlay was asked, or is about to.
-func (j *Journal) moved(s *logState, key string, seen uint64) bool {
-	if s == nil {
-		return false
-	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return s.indexing != seen || s.entities[key] != nil
-}
-
 // Entity yields the durable events of an entity with a version above after, in
 // order, at most limit of them if limit is above 0. It may lag behind Head by what
 // is not indexed yet. After 0 begins with the first event that a retention has left; a version that the entity
@@ -391,7 +312,7 @@ func (j *Journal) Entity(
 		}
 		after = floor.Gone()
 	}
-	held, _, _ := j.overlay(log, key)
+	held, _, _ := j.overlay.eventsOf(log, key)
 	v, err := j.Load(ctx, log, key, after, func(e *journal.Event) error {
 		if e.Position == 0 || e.Position > head || limit > 0 && count >= limit {
 			return stored.ErrStop
@@ -548,14 +469,14 @@ func (j *Journal) scanLog(
 	}
 	defer j.reads.leave()
 	var durable uint64 // what is behind it is under way, or of an append that failed
-	j.mu.Lock()
-	if s := j.logs[log]; s != nil {
+	j.overlay.mu.Lock()
+	if s := j.overlay.logs[log]; s != nil {
 		durable = s.batches
 	}
-	j.mu.Unlock()
+	j.overlay.mu.Unlock()
 	scan := logScan{journal: j, order: sequel{log: log}, yield: yield, copy: format.Buffers.Get().(*format.Buffer)}
 	defer scan.copy.Release()
-	begin := j.cutOf(log)
+	begin := j.overlay.cutOf(log)
 	err := j.storage.Log.Blocks(ctx, log, max(from, begin.Position), func(b journal.Block) error {
 		switch {
 		case b.Sequence < begin.Sequence:
@@ -603,7 +524,7 @@ func (s *logScan) block(b journal.Block) error {
 		return err
 	}
 	if err := s.order.follow(b); err != nil {
-		if now := s.journal.cutOf(b.Log); s.order.sequence+1 < now.Sequence {
+		if now := s.journal.overlay.cutOf(b.Log); s.order.sequence+1 < now.Sequence {
 			err = trimmedLog(b.Log, now.Position) // a retention has begun meanwhile
 		}
 		return err
@@ -635,14 +556,4 @@ func (s *logScan) flush(next *format.BatchHeader) error {
 		s.stopped = s.yield(h, first, c)
 		return s.stopped
 	}, func(*format.BatchHeader, format.BaseRecord) error { return nil })
-}
-
-// cutOf is the cut of a log's latest retention; zero if there was none.
-func (j *Journal) cutOf(log journal.LogName) format.Cut {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if s := j.logs[log]; s != nil {
-		return s.trimmed
-	}
-	return format.Cut{}
 }

@@ -39,8 +39,8 @@ func (j *Journal) Retain(ctx context.Context, log journal.LogName, o journal.Ret
 			"neither a position nor a time bounds what shall be "+
 				"deleted")
 	}
-	j.mu.Lock()
-	s := j.logs[log]
+	j.overlay.mu.Lock()
+	s := j.overlay.logs[log]
 	var err error
 	switch {
 	case s == nil || s.batches == 0:
@@ -48,18 +48,18 @@ func (j *Journal) Retain(ctx context.Context, log journal.LogName, o journal.Ret
 	case s.retaining:
 		err = journal.Errorf(journal.KindInvalid, "retain", log, "another retention of it goes on")
 	default:
-		err = j.refusal(log)
+		err = j.overlay.refusal(log)
 	}
 	if err != nil {
-		j.mu.Unlock()
+		j.overlay.mu.Unlock()
 		return journal.Retained{}, err
 	}
 	s.retaining = true
-	j.mu.Unlock()
+	j.overlay.mu.Unlock()
 	defer func() {
-		j.mu.Lock()
+		j.overlay.mu.Lock()
 		s.retaining = false
-		j.mu.Unlock()
+		j.overlay.mu.Unlock()
 	}()
 	r := retention{Journal: j, ctx: ctx, s: s, log: log, o: o}
 	if err := r.run(); err != nil {
@@ -137,17 +137,17 @@ func (r *retention) enforce(keys []string) error {
 	if err := r.write(keys); err != nil {
 		return err
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.overlay.mu.Lock()
+	defer r.overlay.mu.Unlock()
 	r.s.trimmed = r.cut
-	r.cutBytes(r.s, r.result.Bytes)
+	r.overlay.cutBytes(r.s, r.result.Bytes)
 	return nil
 }
 
 // firsts looks for the first events behind the cut of the types that lose some and have
 // others. Nothing is written before they are known, as that may take a while.
 func (r *retention) firsts() error {
-	if err := r.awaitIndex(r.ctx, r.log); err != nil {
+	if err := r.overlay.awaitIndex(r.ctx, r.log); err != nil {
 		return err
 	}
 	r.types.cut = r.cut
@@ -271,7 +271,7 @@ func (r *retention) plan() (keys []string, err error) {
 			r.result.Held = len(held)
 			r.result.HeldBy = some(held)
 		}
-		if first <= r.cutOf(r.log).Sequence || first <= 1 {
+		if first <= r.overlay.cutOf(r.log).Sequence || first <= 1 {
 			return nil, journal.Errorf(journal.KindInvalid, "retain", r.log, "of %d entities that would lose events, "+
 				"%d have no snapshot that covers these, among them %s, "+
 				"and no more than %d bytes of such events may be kept apart; nothing was deleted",
@@ -302,7 +302,7 @@ func quoted(keys []string) string {
 // find looks for the cut, and which entities lose events by it.
 func (r *retention) find() error {
 	promised := r.opt.Clock() - journal.UnixNano(r.opt.AnswerWindow)
-	r.cut.Origin, r.cut.Before = r.Origin(r.log), r.cutOf(r.log).Before
+	r.cut.Origin, r.cut.Before = r.Origin(r.log), r.overlay.cutOf(r.log).Before
 	err := r.Batches(r.ctx, r.log, journal.BatchRange{}, func(b journal.Block) error {
 		if err := r.pace(); err != nil {
 			return err
@@ -354,7 +354,7 @@ func (r *retention) find() error {
 		return nil
 	}
 	r.old = map[string]bool{}
-	last := r.cutOf(r.log)
+	last := r.overlay.cutOf(r.log)
 	err = r.inside(func() error {
 		prefix := format.IndexPrefix('f', r.log)
 		return r.storage.Index.Scan(r.ctx, prefix, prefix, func(k, value []byte) error {
@@ -534,9 +534,9 @@ func (r *retention) write(keys []string) error {
 		return err
 	}
 	if r.cut.From == 0 { // there are none: those of retentions that did not come to their end stand before it
-		r.mu.Lock()
+		r.overlay.mu.Lock()
 		r.cut.From = r.s.batches + 1
-		r.mu.Unlock()
+		r.overlay.mu.Unlock()
 	}
 	var err error
 	r.cut.At, err = r.append(1, format.AppendCut(nil, &r.cut))
@@ -546,19 +546,19 @@ func (r *retention) write(keys []string) error {
 // append hands a base batch in and waits until it is in the index.
 func (r *retention) append(records uint32, encoded []byte) (sequence uint64, err error) {
 	b := &baseBatch{log: r.s, records: records, encoded: encoded, done: make(chan error, 1)}
-	r.mu.Lock()
-	if err := r.refusal(r.log); err != nil {
-		r.mu.Unlock()
+	r.overlay.mu.Lock()
+	if err := r.overlay.refusal(r.log); err != nil {
+		r.overlay.mu.Unlock()
 		return 0, err
 	}
-	r.bases = append(r.bases, b)
-	r.mu.Unlock()
-	r.signal()
+	r.overlay.bases = append(r.overlay.bases, b)
+	r.overlay.mu.Unlock()
+	r.overlay.signal()
 	// Not until ctx ends: what was handed in is written.
 	select {
 	case err := <-b.done:
 		return b.sequence, err
-	case <-r.failed:
+	case <-r.overlay.failed:
 		return 0, &journal.Error{Op: "retain", Log: r.log, Kind: journal.KindFailed, Err: r.Err()}
 	}
 }
@@ -571,7 +571,7 @@ func (r *retention) remove() error {
 		begin := time.Now()
 		if err := r.inside(f); err != nil {
 			if kind := stored.StorageKind(err); kind != journal.KindClosed && kind != journal.KindCanceled {
-				r.fail(nil, &journal.Error{Op: "retain", Log: r.log, Kind: failureKind(err), Err: err})
+				r.overlay.fail(nil, &journal.Error{Op: "retain", Log: r.log, Kind: failureKind(err), Err: err})
 			}
 			return err
 		}
@@ -586,7 +586,7 @@ func (r *retention) remove() error {
 			return &journal.Error{Op: "retain", Log: r.log, Kind: journal.KindCanceled,
 				Detail: "what is left of the deleted events " +
 					"is removed when the journal is next opened", Err: r.ctx.Err()}
-		case <-r.failed:
+		case <-r.overlay.failed:
 			return &journal.Error{Op: "retain", Log: r.log, Kind: journal.KindFailed, Err: r.Err()}
 		}
 	})

@@ -12,7 +12,7 @@ type held struct {
 // is kept with it.
 func (h *held) size() int64 { return int64(len(h.snapshot.State)+len(h.id.key)) + 200 }
 
-// snapshotQueue has the snapshots that are not in the index yet. It is guarded by Journal.mu.
+// snapshotQueue has the snapshots that are not in the index yet. It is guarded by overlay.mu.
 //
 // A snapshot of a state that is ahead of the disk hangs at the commit that brought
 // the entity there (pending.snapshot). It becomes ready when that commit is in the

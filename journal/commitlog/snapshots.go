@@ -16,16 +16,16 @@ import (
 // the entity may be handed in meanwhile. The journal keeps s.State; nobody may
 // change it.
 func (j *Journal) PutSnapshot(ctx context.Context, log journal.LogName, key string, s journal.Snapshot) (kept bool) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
+	j.overlay.mu.Lock()
+	defer j.overlay.mu.Unlock()
 	id := entityID{log, key}
 	version, err := j.versionNow(ctx, id)
-	if err == nil && j.refusal(log) == nil && s.Version > 0 && s.Version <= version &&
+	if err == nil && j.overlay.refusal(log) == nil && s.Version > 0 && s.Version <= version &&
 		len(s.State) <= journal.MaxSnapshot {
-		kept = j.holdSnapshot(&held{id, s})
+		kept = j.overlay.holdSnapshot(&held{id, s})
 	}
 	if !kept {
-		j.stats.SnapshotsDropped++
+		j.overlay.stats.SnapshotsDropped++
 	}
 	return kept
 }
@@ -33,88 +33,25 @@ func (j *Journal) PutSnapshot(ctx context.Context, log journal.LogName, key stri
 // versionNow is an entity's version with everything handed in. The caller holds mu,
 // which is given up while the index is read.
 func (j *Journal) versionNow(ctx context.Context, id entityID) (journal.Version, error) {
-	s := j.logs[id.log]
+	s := j.overlay.logs[id.log]
 	if s == nil {
 		return 0, nil // a log without commits has only new entities
 	}
 	for {
-		if v, known := j.knownVersion(s, id.key); known {
+		if v, known := j.overlay.knownVersion(s, id.key); known {
 			return v, nil
 		}
 		seen := s.indexing
-		j.mu.Unlock()
+		j.overlay.mu.Unlock()
 		v, err := j.indexedVersion(ctx, id.log, id.key)
-		j.mu.Lock()
+		j.overlay.mu.Lock()
 		if err != nil {
 			return 0, err
 		}
 		if s.indexing == seen && s.entities[id.key] == nil {
-			j.versions.put(j.versions.key(id.log, id.key), v)
+			j.overlay.versions.put(j.overlay.versions.key(id.log, id.key), v)
 			return v, nil
 		}
-	}
-}
-
-// holdSnapshot puts h where it waits. The caller holds mu and has made sure that the
-// entity has come to its version.
-func (j *Journal) holdSnapshot(h *held) bool {
-	if !j.snapshots.add(h) {
-		return false
-	}
-	if e := j.logs[h.id.log].entities[h.id.key]; e != nil && e.commits[0].commit.Expected < h.snapshot.Version {
-		for _, p := range e.commits {
-			if p.commit.Expected+journal.Version(len(p.commit.Events)) >= h.snapshot.Version {
-				if p.snapshot != nil {
-					j.snapshots.letGo(p.snapshot)
-				}
-				p.snapshot = h
-				return true
-			}
-		}
-	}
-	j.ready(h)
-	return true
-}
-
-// ready hands h to the indexer. The caller holds mu.
-func (j *Journal) ready(h *held) {
-	j.snapshots.ready = append(j.snapshots.ready, h)
-	j.wakeIndexer()
-}
-
-// releaseSnapshot decides about the snapshot that hangs at p, which leaves the overlay:
-// indexed, or void. The caller holds mu.
-func (j *Journal) releaseSnapshot(p *pending) {
-	h := p.snapshot
-	if h == nil {
-		return
-	}
-	p.snapshot = nil
-	if p.durable {
-		j.ready(h)
-		return
-	}
-	j.snapshots.letGo(h)
-	j.stats.SnapshotsDropped++
-}
-
-// takeSnapshots appends what is ready to pairs; storedSnapshots is then told.
-func (j *Journal) takeSnapshots(pairs []journal.Pair) ([]journal.Pair, []*held) {
-	j.mu.Lock()
-	taken := j.snapshots.take()
-	j.mu.Unlock()
-	for _, h := range taken {
-		pairs = append(pairs, format.SealSnapshot(format.SnapshotKey(h.id.log, h.id.key), &h.snapshot))
-	}
-	return pairs, taken
-}
-
-// storedSnapshots forgets what the index has now. The caller holds mu.
-func (j *Journal) storedSnapshots(all []*held) {
-	for _, h := range all {
-		j.snapshots.letGo(h)
-		j.stats.Snapshots++
-		j.stats.SnapshotBytes += uint64(len(h.snapshot.State))
 	}
 }
 
@@ -142,14 +79,14 @@ func (j *Journal) Snapshot(
 func (j *Journal) latestSnapshot(
 	ctx context.Context, log journal.LogName, key string,
 ) (s journal.Snapshot, ok bool, err error) {
-	j.mu.Lock()
-	if h := j.snapshots.latest[entityID{log, key}]; h != nil {
+	j.overlay.mu.Lock()
+	if h := j.overlay.snapshots.latest[entityID{log, key}]; h != nil {
 		s = h.snapshot
-		j.mu.Unlock()
+		j.overlay.mu.Unlock()
 		return s, true, nil
 	}
-	empty := j.logs[log] == nil
-	j.mu.Unlock()
+	empty := j.overlay.logs[log] == nil
+	j.overlay.mu.Unlock()
 	if empty {
 		return journal.Snapshot{}, false, nil
 	}

@@ -52,9 +52,9 @@ func (j *Journal) Accepts(log journal.LogName) error {
 	if err := j.space.refuse(log); err != nil {
 		return err
 	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.refusal(log)
+	j.overlay.mu.Lock()
+	defer j.overlay.mu.Unlock()
+	return j.overlay.refusal(log)
 }
 
 // Space asks the storage about its room: nil, or a KindFull error; see [journal.Storage.Space]. It may be called on a

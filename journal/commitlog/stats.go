@@ -9,11 +9,11 @@ import (
 
 // Stats returns what the journal counted.
 func (j *Journal) Stats() journal.Stats {
-	j.mu.Lock()
-	s := j.stats
-	s.Pending, s.PendingBytes = j.queue.commits, j.queue.bytes
-	s.PendingSnapshotBytes = j.snapshots.bytes
-	j.mu.Unlock()
+	j.overlay.mu.Lock()
+	s := j.overlay.stats
+	s.Pending, s.PendingBytes = j.overlay.queue.commits, j.overlay.queue.bytes
+	s.PendingSnapshotBytes = j.overlay.snapshots.bytes
+	j.overlay.mu.Unlock()
 	if j.storage.Count != nil && j.reads.enter("stats", "") == nil {
 		written := s.Storage.Written // when it was opened
 		s.Storage = j.storage.Count()
@@ -25,10 +25,10 @@ func (j *Journal) Stats() journal.Stats {
 
 // Logs lists the logs that have anything on disk, by name.
 func (j *Journal) Logs() []journal.LogInfo {
-	j.mu.Lock()
-	defer j.mu.Unlock()
+	j.overlay.mu.Lock()
+	defer j.overlay.mu.Unlock()
 	var all []journal.LogInfo
-	for name, s := range j.logs {
+	for name, s := range j.overlay.logs {
 		if s.batches > 0 {
 			info := journal.LogInfo{Name: name, Head: s.head, Batches: s.batches, First: max(s.trimmed.Position, 1)}
 			if s.trimmed.Sequence > 0 {

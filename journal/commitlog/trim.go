@@ -118,7 +118,7 @@ func trimmable(
 // floor is what the latest retention left of an entity; ok is false if it has lost
 // nothing.
 func (j *Journal) floor(ctx context.Context, log journal.LogName, key string) (x format.Base, ok bool, err error) {
-	if c := j.cutOf(log); c.Sequence > 0 {
+	if c := j.overlay.cutOf(log); c.Sequence > 0 {
 		return j.storedFloor(ctx, log, key, c)
 	}
 	return format.Base{}, false, nil

@@ -20,7 +20,7 @@ func (j *Journal) Trimmed(
 
 // Retentions is a number that each retention of a log which deletes something makes another one; 0 while there was
 // none.
-func (j *Journal) Retentions(log journal.LogName) uint64 { return j.cutOf(log).At }
+func (j *Journal) Retentions(log journal.LogName) uint64 { return j.overlay.cutOf(log).At }
 
 // AllTrimmed yields the entities of a log that have lost events to a retention, those behind
 // the key after, in an order of its own; empty is before all. What it yields is the caller's to
@@ -28,7 +28,7 @@ func (j *Journal) Retentions(log journal.LogName) uint64 { return j.cutOf(log).A
 func (j *Journal) AllTrimmed(
 	ctx context.Context, log journal.LogName, after string, yield func(journal.Trimmed) error,
 ) error {
-	c := j.cutOf(log)
+	c := j.overlay.cutOf(log)
 	if c.Sequence == 0 {
 		return nil
 	}

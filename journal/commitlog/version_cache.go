@@ -9,7 +9,7 @@ import (
 )
 
 // versionCache remembers the versions of entities that have nothing in the overlay. A full cache loses an arbitrary
-// entry. It is guarded by Journal.mu.
+// entry. It is guarded by overlay.mu.
 type versionCache struct {
 	size   int      // entities
 	secret [16]byte // random

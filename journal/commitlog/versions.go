@@ -8,26 +8,18 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/internal/stored"
 )
 
-// knownVersion is an entity's version as memory knows it. The caller holds mu.
-func (j *Journal) knownVersion(s *logState, key string) (journal.Version, bool) {
-	if e := s.entities[key]; e != nil {
-		return e.version, true
-	}
-	return j.versions.get(j.versions.key(s.name, key))
-}
-
 // versionUpTo is the version of an entity that has no event above most.
 func (j *Journal) versionUpTo(
 	ctx context.Context, log journal.LogName, key string, most journal.Version,
 ) (journal.Version, error) {
-	j.mu.Lock()
-	s := j.logs[log]
+	j.overlay.mu.Lock()
+	s := j.overlay.logs[log]
 	if s == nil {
-		j.mu.Unlock()
+		j.overlay.mu.Unlock()
 		return 0, nil
 	}
-	v, known := j.knownVersion(s, key)
-	j.mu.Unlock()
+	v, known := j.overlay.knownVersion(s, key)
+	j.overlay.mu.Unlock()
 	if known {
 		return min(v, most), nil
 	}
@@ -64,7 +56,7 @@ func (j *Journal) indexedAt(
 		if at, err := has(expected); at || err != nil {
 			return expected, err
 		}
-	case j.cutOf(log).Sequence == 0: // versions begin with 1 where no retention was
+	case j.overlay.cutOf(log).Sequence == 0: // versions begin with 1 where no retention was
 		return 0, nil
 	}
 	return j.indexedVersion(ctx, log, key)
