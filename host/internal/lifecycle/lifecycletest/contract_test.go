@@ -28,6 +28,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal/commitlog"
 	"github.com/bulkhead-wasm/bulkhead/journal/journaltest"
+	"github.com/bulkhead-wasm/bulkhead/journal/storage"
 )
 
 // end is the Close or Stop of something that runs.
@@ -43,7 +44,13 @@ var everything = map[string]func(t *testing.T) (start func() (end, error)){
 			return logging.NewBudget(slog.DiscardHandler, logging.BudgetOptions{}).Close, nil
 		}
 	},
-	"journal.Journal": func(t *testing.T) func() (end, error) {
+	"journal.Storage": func(t *testing.T) func() (end, error) {
+		return func() (end, error) {
+			s, err := storage.Open(t.TempDir(), storage.Options{})
+			return func(context.Context) error { return s.Close() }, err
+		}
+	},
+	"commitlog.Journal": func(t *testing.T) func() (end, error) {
 		return func() (end, error) {
 			j, err := commitlog.Open(t.Context(), journaltest.NewMemory().Storage(), commitlog.Options{})
 			return j.Close, err
