@@ -44,6 +44,7 @@ func startCodecs(t testing.TB) guesttest.Driver {
 
 // The ABI's codec allocates nothing in a guest, and the guest's own JSON less than the standard library's.
 func TestCodecsInTheGuest(t *testing.T) {
+	t.Parallel()
 	raced.Skip(t, "it compiles Go guests, and has one goroutine")
 	d := startCodecs(t)
 	for query := range uint16(2) {

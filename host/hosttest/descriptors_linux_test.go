@@ -167,6 +167,7 @@ func (f *few) client() *client.Client {
 // There are 128 descriptors and more connections than that, and closing idle ones does not help. Still the
 // journal has what it needs: commands are carried out or refused by name.
 func TestFewDescriptorsAreTheJournals(t *testing.T) {
+	t.Parallel()
 	prove.SkipShort(t, "it starts a whole host")
 	f := startFew(t, 128)
 	c := f.client()

@@ -66,7 +66,7 @@ func TestAServiceThatFillsTheDisk(t *testing.T) {
 	h := hosttest.New(t, func(o *host.Options) { o.Journal.Codec = journal.CodecNone })
 	h.MustDeploy("victim", testguest.Counter("victim"))
 	d := service.Deployment{Service: filler, Module: testguest.BigEvent(string(filler)),
-		Limits: service.Limits{DiskBytes: quota, DiskRate: 2 << 20}}
+		Limits: service.Limits{DiskBytes: quota, DiskRate: 8 << 20}} // it has to wait, but not for long
 	if _, err := h.Deploy(t.Context(), d); err != nil {
 		t.Fatal(err)
 	}

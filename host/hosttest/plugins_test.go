@@ -18,6 +18,7 @@ import (
 
 // The same tables that the plugins' own tests run natively, on the compiled modules.
 func TestPluginsAsModules(t *testing.T) {
+	t.Parallel()
 	raced.Skip(t, "it compiles Go guests, and has one goroutine")
 	for name, run := range map[service.Name]func(*testing.T, guesttest.Driver){
 		"bank": banktest.Run, "counter": countertest.Run, "orders": orderstest.Run,

@@ -36,6 +36,7 @@ func deployMany(t testing.TB, f *few, n int) {
 
 // A service needs no descriptor: there can be as many services as descriptors.
 func TestManyServicesWithFewDescriptors(t *testing.T) {
+	t.Parallel()
 	prove.SkipShort(t, "it starts a whole host")
 	f := startFew(t, 128)
 	deployMany(t, f, 100)

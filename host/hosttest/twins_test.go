@@ -53,6 +53,7 @@ func (w *twins) Exchange(request []byte) ([]byte, error) {
 // Every plugin is deterministic: in all its tests, sandboxes from mapped and from copied images return the
 // same bytes for exactly the same fuel.
 func TestPluginsAreDeterministic(t *testing.T) {
+	t.Parallel()
 	raced.Skip(t, "it compiles Go guests, and has one goroutine")
 	for name, run := range map[service.Name]func(*testing.T, guesttest.Driver){
 		"bank": banktest.Run, "counter": countertest.Run, "orders": orderstest.Run,
