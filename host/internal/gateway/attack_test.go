@@ -415,6 +415,7 @@ func (s *site) asks(path, accept string) {
 // A client sends many commands and does not read their answers. First the slots are used up, then the
 // refusals fill the socket, then the host stops reading.
 func TestCommandFloodWithoutReading(t *testing.T) {
+	t.Parallel()
 	s := start(t, Options{WriteTime: time.Second, InFlight: 4})
 	a := s.upgraded("/v1/stream")
 	command := frame(text, `{"op":"command","id":"`+strings.Repeat("i", 128)+`","service":"bank","key":"k","type":"look"}`)

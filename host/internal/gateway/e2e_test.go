@@ -73,6 +73,7 @@ func add(id string) service.Command {
 }
 
 func TestEndToEnd(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	s, c := serve(t, h.Host, "127.0.0.1:0")
 	ctx := t.Context()
@@ -244,6 +245,7 @@ func TestEndToEnd(t *testing.T) {
 // Data that does not match its schema is refused with the place, over HTTP and on a WebSocket, and the client
 // gets it from both.
 func TestDataThatDoesNotFitIsPlaced(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	s, c := serve(t, h.Host, "127.0.0.1:0")
 	m := testguest.CounterManifest("count")
@@ -442,6 +444,7 @@ func BenchmarkSubscription(b *testing.B) {
 // A command whose reply has no room was carried out, and the error says so. The same id brings the reply when
 // there is room.
 func TestAReplyIsFetchedByItsID(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	_, c := serve(t, h.Host, "127.0.0.1:0")
 	h.MustDeploy("bigreply", testguest.BigReply("bigreply"))
@@ -475,6 +478,7 @@ func TestAReplyIsFetchedByItsID(t *testing.T) {
 
 // Events that are too large to be copied arrive unchanged, over every interface.
 func TestLargeEventsArrive(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	s, c := serve(t, h.Host, "127.0.0.1:0")
 	h.MustDeploy("bigevent", testguest.BigEvent("bigevent"))

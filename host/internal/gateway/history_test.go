@@ -190,6 +190,7 @@ func backedUp(t *testing.T, h *hosttest.Host) string {
 // Every interface accepts a cursor exactly where its event is: in each copy that has lost nothing, but not in
 // another history, on another host, or beyond the end.
 func TestACursorBelongsToOneHistory(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	h.MustDeploy("count", testguest.Counter("count"))
 	empty, err := h.Cursor(t.Context(), "count", 0)
@@ -299,6 +300,7 @@ func TestACursorBelongsToOneHistory(t *testing.T) {
 // A subscriber whose filter matches nothing has a cursor that advances, and resumes from it after a retention
 // that has deleted none of its later events.
 func TestAFilteredSubscriberComesOn(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	h.MustDeploy("count", testguest.Counter("count"))
 	s, err := gateway.New(h.Host, gateway.Options{

@@ -210,6 +210,7 @@ func TestQueries(t *testing.T) {
 }
 
 func TestServices(t *testing.T) {
+	t.Parallel()
 	s := start(t, Options{ModuleBytes: 1 << 20})
 	m := decode[api.Module](s, s.do("POST", "/v1/modules", "\x00asm good", "Content-Type", "application/wasm"))
 	if m.Size != 9 || m.Digest != service.DigestOf([]byte("\x00asm good")) || m.Manifest.Service != "bank" {
@@ -406,6 +407,7 @@ func TestPages(t *testing.T) {
 
 // Large events make short pages, and no event between two pages is left out.
 func TestPagesOfLargeEvents(t *testing.T) {
+	t.Parallel()
 	s := start(t, Options{})
 	const events, size = 70, 200 << 10
 	s.fake.mu.Lock()

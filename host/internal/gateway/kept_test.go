@@ -20,6 +20,7 @@ import (
 // requested by these ids. The log begins after them, and so do streams: only a stream that would need one of
 // them is refused.
 func TestPagesOfKeptEvents(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = 1 })
 	m := testguest.CounterManifest("count")
 	h.MustDeploy("count", testguest.CounterOf(m.AppendJSON(nil), testguest.Weaknesses{NaNAt: 4}, nil))

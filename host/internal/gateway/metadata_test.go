@@ -27,6 +27,7 @@ import (
 // command, is in everything that readers get, over every interface, and equal in all answers of one form. The
 // official SDK reads every CloudEvent.
 func TestEventsTellTheirMetadata(t *testing.T) {
+	t.Parallel()
 	h := hosttest.New(t)
 	s, c := serve(t, h.Host, "127.0.0.1:0")
 	if _, err := c.Deploy(t.Context(),

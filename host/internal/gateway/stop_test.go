@@ -16,6 +16,7 @@ import (
 
 // Requests in flight get their answers, streams get a close message, and new requests are refused.
 func TestStopDrains(t *testing.T) {
+	t.Parallel()
 	s := start(t, Options{})
 	st := s.stream()
 	sub, err := st.Subscribe(t.Context(), service.Selection{Service: "bank", From: service.From{Kind: service.FromEnd}},
