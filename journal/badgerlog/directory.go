@@ -45,7 +45,8 @@ func (d *directory) settle() (synced bool, err error) {
 	return true, nil
 }
 
-// writeSynced writes a small file that has a checksum, or of which a part is as good as nothing.
+// writeSynced writes a small file that has a checksum, or of which a part is as good as nothing. It writes in place,
+// unlike internal/durable: a new name changes the directory, so settle would sync it once more after each list.
 func writeSynced(path string, content []byte) error {
 	if err := os.WriteFile(path, content, 0o600); err != nil {
 		return err
@@ -53,7 +54,7 @@ func writeSynced(path string, content []byte) error {
 	return errors.Join(syncPath(path), syncPath(filepath.Dir(path)))
 }
 
-// syncPath syncs a file or directory; one that is gone is no error.
+// syncPath syncs a file or directory; one that is gone is no error. internal/durable syncs directories only.
 func syncPath(path string) error {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -391,7 +391,7 @@ func manifestDeletes(tables []uint64) []byte {
 		set = append(set, change...)
 	}
 	b := binary.BigEndian.AppendUint32(nil, uint32(len(set)))
-	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(set, crc32.MakeTable(crc32.Castagnoli)))
+	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(set, castagnoli))
 	return append(b, set...)
 }
 

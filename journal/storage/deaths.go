@@ -14,6 +14,10 @@ import (
 // take too long, so the storage counts how often it was opened and not closed: the
 // third time within a short while every block is read, and damaged tables are put
 // aside.
+//
+// The count is not synced: it is about processes that die, and what they wrote stays.
+// A loss of power may take it, or leave a part of it, which counts as none; then the
+// blocks are read a few openings later.
 const (
 	openedFile  = "opened" // "count seconds": so often in a row, at last then
 	deepAfter   = 2        // openings that ended without a close

@@ -14,7 +14,7 @@ import (
 func (p *Plan) Form() string { return string(p.form(nil, nil)) }
 
 // Fingerprint is a hash of the form. It has 31 bits and the highest bit set, so it is not zero,
-// and it differs from the small numbers that people choose.
+// and it differs from the small numbers that people choose. It does without hash/fnv, which every guest would contain.
 func (p *Plan) Fingerprint() uint32 {
 	h := uint32(2166136261) // FNV-1a
 	for _, c := range p.form(nil, nil) {

@@ -327,7 +327,7 @@ func (e *Engine) Faults() service.EntityFaults {
 }
 
 // shardOf returns the shard that owns a key. The hash is FNV-1a, so the result is the same in
-// each run.
+// each run. hash/fnv takes bytes only, so it would copy the key of each command.
 func shardOf(key service.Key, shards int) int {
 	h := uint64(14695981039346656037)
 	for i := range len(key) {
