@@ -174,9 +174,9 @@ const (
 	idUsed
 )
 
-// absent remembers that the index has no answer to id, and whether it once had one, which stays true until
-// a commit with it is handed in: who asks first, as a shard does, need not have Append look
-// again. The caller holds mu.
+// absent remembers that the index has no answer to id, and whether it once had one. That stays true until a commit with
+// the id is handed in, so Append need not look again after a caller that asked first, as a shard does. The caller holds
+// mu.
 func (s *logState) absent(id journal.CommandID, before idUse) {
 	const most = 4096 // asked for and not appended: refused by their service, mostly
 	if len(s.unused) >= most {

@@ -17,4 +17,9 @@
 // logs in turn, a batch of each. After a failed write or sync nothing is tried again on the same storage:
 // the journal fails for good, every commit in flight ends with [journal.KindFailed], and
 // what is on disk stays readable.
+//
+// Each of the three is a type that owns what it works with. They meet in the overlay, which has what was handed in and
+// is not indexed yet, the queue of commits, the queue of snapshots and the cache of versions, all under one lock. The
+// days of answers, and what retentions ask of the indexer, have locks of their own. [Journal] is what callers see: it
+// hands commits in, and reads storage and overlay together.
 package commitlog

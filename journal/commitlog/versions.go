@@ -26,11 +26,11 @@ func (j *Journal) versionUpTo(
 	return j.indexedVersion(ctx, log, key)
 }
 
-// indexedAt is indexedVersion for who expects a version. That the index has it and not the
+// indexedAt is indexedVersion for a caller that expects a version. That the index has it and not the
 // next one is two look-ups of whole keys, which cost about half of a search for the
 // greatest key in all tables: each commit to an entity that memory does not know needs it. It rests on
 // an entity's versions being dense in the index. Where they are not, the index is damaged, and
-// Load says so to who reads the entity before it appends to it.
+// Load says so to a caller that reads the entity before it appends to it.
 func (j *Journal) indexedAt(
 	ctx context.Context, log journal.LogName, key string, expected journal.Version,
 ) (journal.Version, error) {
