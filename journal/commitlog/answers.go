@@ -12,8 +12,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/internal/stored"
 )
 
-// answers are the days of which the index has answers to command ids. The indexer changes them, and anybody may look at
-// them meanwhile.
+// answers holds the days for which the index has answers to command ids. Only the indexer changes them; any goroutine
+// may read them.
 type answers struct {
 	index  journal.IndexStore
 	window time.Duration // for which answers are promised
@@ -21,7 +21,7 @@ type answers struct {
 	latest atomic.Pointer[[]format.PromisedDay]
 }
 
-// days are the days, the latest first. They are never changed in place.
+// days returns the days, the latest first. The slice is never changed in place.
 func (a *answers) days() []format.PromisedDay {
 	if days := a.latest.Load(); days != nil {
 		return *days
@@ -31,9 +31,9 @@ func (a *answers) days() []format.PromisedDay {
 
 func (a *answers) set(days []format.PromisedDay) { a.latest.Store(&days) }
 
-// drop deletes the days that are over, and returns those that stay. They are over at the latest day that has
-// commits, so that it does not matter when somebody looks. They are over by the clock, too, so that commits of a time
-// when the clock was far ahead do no harm.
+// drop deletes expired days and returns the others. A day must have expired relative to the latest day that has
+// commits, so that the time of the call does not matter. It must have expired by the clock as well, so that commits
+// written while the clock was far ahead do no harm.
 func (a *answers) drop(
 	ctx context.Context, index journal.IndexStore, days []format.PromisedDay,
 ) (kept []format.PromisedDay, err error) {
@@ -52,8 +52,8 @@ func (a *answers) drop(
 	return kept, nil
 }
 
-// find takes the days of answers from the index, and deletes those that are over. Open calls it, before
-// anybody else has the journal.
+// find reads the days of answers from the index and deletes the expired ones. Open calls it before the journal is
+// shared.
 func (a *answers) find(ctx context.Context, index journal.IndexStore) error {
 	days, err := stored.AnswerDays(ctx, index)
 	if err == nil {
@@ -65,8 +65,8 @@ func (a *answers) find(ctx context.Context, index journal.IndexStore) error {
 	return err
 }
 
-// of returns the days of answers when those of groups are in the index, and adds the entries for the new ones. Only
-// the indexer changes them.
+// of returns the days of answers as they are once those of groups are in the index, and adds the entries for the new
+// days. Only the indexer calls it.
 func (a *answers) of(pairs []journal.Pair, groups []*group) (_ []journal.Pair, days []format.PromisedDay) {
 	days = a.days()
 	shared := true
@@ -98,7 +98,7 @@ func (a *answers) of(pairs []journal.Pair, groups []*group) (_ []journal.Pair, d
 	return pairs, days
 }
 
-// end deletes the days of answers that are over. The indexer calls it.
+// end deletes the expired days of answers. Only the indexer calls it.
 func (a *answers) end(ctx context.Context) error {
 	days, err := a.drop(ctx, a.index, a.days())
 	if err == nil {

@@ -9,19 +9,17 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/internal/format"
 )
 
-// Append hands in a commit. An error means that it was not accepted and nothing
-// of it will be written: KindVersion if the entity is not at the expected version,
-// KindDuplicateID if the id is in use, KindInvalid, KindClosed, KindFailed, KindFull
-// while the disk has no more room than the storage keeps in reserve, or KindCanceled
-// if ctx ended while there was no room for it in memory.
+// Append hands in a commit. An error means that the commit was not accepted and nothing of it will be written:
+// KindVersion if the entity is not at the expected version, KindDuplicateID if the id is in use, KindInvalid,
+// KindClosed, KindFailed, KindFull while the disk has no more room than the storage keeps in reserve, or KindCanceled
+// if ctx ended while Append waited for memory.
 //
-// After nil, done is called exactly once: with the receipt when the commit is on
-// disk, or with a KindFailed error, after which nobody knows whether it is. Calls
-// of done come from one goroutine, in the order of each log; done must not block
-// and must not call Append or Close.
+// After nil, done is called exactly once: with the receipt when the commit is on disk, or with a KindFailed error,
+// after which it is unknown whether the commit is on disk. One goroutine makes all calls of done, in the order of each
+// log; done must not block and must not call Append or Close.
 //
-// The journal keeps c and its slices until the commit is in the index, which is after done. Nobody
-// may change them any more.
+// The journal keeps c and its slices until the commit is in the index, which is after done. The caller must not change
+// them after the call.
 func (j *Journal) Append(ctx context.Context, c *journal.Commit, done func(journal.Receipt, error)) error {
 	if err := validate(c); err != nil {
 		return err
@@ -39,7 +37,7 @@ func (j *Journal) Append(ctx context.Context, c *journal.Commit, done func(journ
 	if err := j.overlay.waitForRoom(ctx, c.Log, size); err != nil {
 		return err
 	}
-	// Its room is taken before the lock is given up, or all who wait would find it free.
+	// Reserve before releasing the lock; otherwise all waiting callers would see the same free room.
 	s := j.overlay.log(c.Log)
 	j.overlay.queue.take(&s.queue, 1, size)
 	again, err := j.mayEnter(ctx, s, c)
@@ -61,8 +59,7 @@ func (j *Journal) Append(ctx context.Context, c *journal.Commit, done func(journ
 	return nil
 }
 
-// markAgain records that the command's id had been used before, and its answer was promised
-// for a time that is over.
+// markAgain records that the command's id was used before, and that the window of its answer has ended.
 func (p *pending) markAgain(window time.Duration) {
 	p.again, p.size = window, format.CommitBytes(p.commit, window)
 	if p.encoded != nil {
@@ -70,8 +67,8 @@ func (p *pending) markAgain(window time.Duration) {
 	}
 }
 
-// mayEnter says why a commit is not accepted; again is as checkIn says. The caller holds mu, which
-// may be given up meanwhile.
+// mayEnter returns why a commit is not accepted, or nil; for again see checkIn. The caller holds mu, which may be
+// released meanwhile.
 func (j *Journal) mayEnter(ctx context.Context, s *logState, c *journal.Commit) (again bool, err error) {
 	version, again, err := j.checkIn(ctx, s, c)
 	if err != nil {
@@ -116,8 +113,8 @@ func validate(c *journal.Commit) error {
 	return nil
 }
 
-// checkIn finds the version of c's entity and refuses an id that is in use. again says that
-// the id was used, and the window of its answer is over. It gives up the lock while it reads the index.
+// checkIn finds the version of c's entity and refuses an id that is in use. again says that the id was used and the
+// window of its answer has ended. It releases the lock while it reads the index.
 func (j *Journal) checkIn(
 	ctx context.Context, s *logState, c *journal.Commit,
 ) (version journal.Version, again bool, err error) {
@@ -169,16 +166,16 @@ func (j *Journal) checkIn(
 type idUse uint8
 
 const (
-	idUnused  idUse = iota // or what used it is deleted
-	idExpired              // the window of its answer is over
+	idUnused  idUse = iota // never used, or its commit is deleted
+	idExpired              // used, but the window of its answer has ended
 	idUsed
 )
 
-// absent remembers that the index has no answer to id, and whether it once had one. That stays true until a commit with
-// the id is handed in, so Append need not look again after a caller that asked first, as a shard does. The caller holds
-// mu.
+// absent remembers that the index has no answer to id, and whether it once had one. That holds until a commit with the
+// id is handed in, so Append need not repeat the look-up of a caller that asked first, as a shard does. The caller
+// holds mu.
 func (s *logState) absent(id journal.CommandID, before idUse) {
-	const most = 4096 // asked for and not appended: refused by their service, mostly
+	const most = 4096 // asked for but not appended: mostly refused by their service
 	if len(s.unused) >= most {
 		clear(s.unused)
 	}

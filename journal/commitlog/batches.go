@@ -9,14 +9,12 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/internal/stored"
 )
 
-// batchesAtOnce is about how many bytes of batches are read in one go.
+// batchesAtOnce is about how many bytes of batches are read at a time.
 const batchesAtOnce = 1 << 20
 
-// Batches yields the batches of a piece of a log as they are on disk, in order. A
-// batch is valid during its yield only, which may take as long as it likes: the
-// journal can be closed meanwhile. Damage is for the caller to find, see [format.ReadBatch].
-// An error of yield ends the scan and is returned as it is. It begins with what a
-// retention has left.
+// Batches yields the batches of a range of a log as they are on disk, in order. It begins with what a retention has
+// left. A batch is valid only during its yield. A yield may take any time: the journal can be closed meanwhile. The
+// caller has to check for damage, see [format.ReadBatch]. An error of yield ends the scan and is returned unchanged.
 func (j *Journal) Batches(
 	ctx context.Context, log journal.LogName, r journal.BatchRange, yield func(journal.Block) error,
 ) error {
@@ -24,7 +22,7 @@ func (j *Journal) Batches(
 	if s := j.overlay.logs[log]; s == nil {
 		r.UpTo = r.After
 	} else if r.UpTo == 0 || r.UpTo > s.batches {
-		r.UpTo = s.batches // what is behind it may be of an append that failed
+		r.UpTo = s.batches // later batches may belong to an append that failed
 	}
 	if s := j.overlay.logs[log]; s != nil && s.trimmed.Sequence > 0 && r.After < s.trimmed.Sequence-1 {
 		r.After, r.From = s.trimmed.Sequence-1, max(r.From, s.trimmed.Position)

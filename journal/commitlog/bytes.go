@@ -9,19 +9,18 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/internal/format"
 )
 
-// logBytes counts the bytes of a log's batches on disk, packed as they are. The index
-// keeps the count, so that opening a journal need not read the log: it reads what was
-// written after the entry. Where there is no entry that fits (a new index, a retention
-// that was interrupted), the log is counted in the background. Guarded by overlay.mu.
+// logBytes counts the bytes of a log's batches on disk, as packed. The index stores the count, so opening a journal
+// reads only what was written after the entry. If no entry fits (a new index, an interrupted retention), the log is
+// counted in the background. Guarded by overlay.mu.
 type logBytes struct {
 	known   bool
-	bytes   int64 // if known: of the batches from the cut on; else of those written since the count began
-	writing int64 // encoded size of commits handed in that are not on disk, before they are packed
-	changed bool  // by a retention, so that the entry in the index has to be written again
+	bytes   int64 // if known: of the batches from the cut on; else of those written since counting began
+	writing int64 // encoded size, before packing, of commits handed in and not on disk
+	changed bool  // by a retention, so the entry in the index has to be written again
 }
 
-// storedCount is a log's entry; the zero one is right for a log before its first batch.
-// ok is false if there is none, or it is damaged.
+// storedCount is a log's entry; a log before its first batch has the zero entry. ok is false if the entry is missing or
+// damaged.
 func storedCount(
 	ctx context.Context, index journal.IndexStore, log journal.LogName,
 ) (c format.CountEntry, ok bool, err error) {
@@ -33,9 +32,8 @@ func storedCount(
 	return c, ok, nil
 }
 
-// LogBytes is how many bytes a log has on disk, packed as they are, and those of the
-// commits that are on their way there. known is false while a log whose count was lost
-// is being counted; then it is less than there is.
+// LogBytes is how many bytes a log has on disk, as packed, plus the bytes of commits that are being written. If the
+// count was lost, known is false until the log has been counted again; until then the result is too low.
 func (j *Journal) LogBytes(log journal.LogName) (bytes int64, known bool) {
 	j.overlay.mu.Lock()
 	defer j.overlay.mu.Unlock()
@@ -46,13 +44,12 @@ func (j *Journal) LogBytes(log journal.LogName) (bytes int64, known bool) {
 	return s.size.bytes + s.size.writing, s.size.known
 }
 
-// count is the log's entry as it is now. The caller holds mu.
+// count returns the log's current entry. The caller holds mu.
 func (s *logState) count() format.CountEntry {
 	return format.CountEntry{Cut: s.trimmed.Sequence, Last: s.batches, Next: s.head + 1, Bytes: s.size.bytes}
 }
 
-// findCounts takes the counts of all logs from the index, where these fit. Open calls
-// it, before anybody else has the journal.
+// findCounts takes the counts of all logs from the index, where they fit. Open calls it before the journal is shared.
 func (j *Journal) findCounts(ctx context.Context, index journal.IndexStore) error {
 	for name, s := range j.overlay.logs {
 		if j.overlay.damaged[name] != nil {
@@ -69,7 +66,7 @@ func (j *Journal) findCounts(ctx context.Context, index journal.IndexStore) erro
 	return nil
 }
 
-// uncounted reports whether there is a log to count.
+// uncounted reports whether a log still has to be counted.
 func (j *Journal) uncounted() bool {
 	j.overlay.mu.Lock()
 	defer j.overlay.mu.Unlock()
@@ -81,9 +78,8 @@ func (j *Journal) uncounted() bool {
 	return false
 }
 
-// countLoop counts the logs that have no count, with half of the time left to others.
-// It ends when all are counted, or with ctx. What cannot be read stays uncounted: who
-// reads it is told why.
+// countLoop counts the logs that have no count, and leaves half of the time to others. It ends when all are counted, or
+// with ctx. A log that cannot be read stays uncounted; its readers get the error.
 func (j *Journal) countLoop(ctx context.Context) {
 	j.overlay.mu.Lock()
 	var left []*logState
@@ -103,7 +99,7 @@ func (j *Journal) countLoop(ctx context.Context) {
 	}
 }
 
-// countLog counts one log; again says that a retention has changed it meanwhile.
+// countLog counts one log; again says that a retention changed the log meanwhile.
 func (j *Journal) countLog(ctx context.Context, s *logState) (again bool, err error) {
 	j.overlay.mu.Lock()
 	cut, upTo := s.trimmed.Sequence, s.batches
@@ -140,13 +136,13 @@ func (j *Journal) countLog(ctx context.Context, s *logState) (again bool, err er
 	return false, nil
 }
 
-// counter finishes the count of a log whose index is being completed.
+// counter completes the count of a log while its index is being completed.
 type counter struct {
 	entry format.CountEntry
 	known bool
 }
 
-// newCounter begins with the entry of the index, if the batches after it will all be seen.
+// newCounter begins with the entry of the index, if all batches after it will be seen.
 func newCounter(ctx context.Context, index journal.IndexStore, log journal.LogName, indexed uint64) (counter, error) {
 	c, ok, err := storedCount(ctx, index, log)
 	if !ok && indexed == 0 {
@@ -155,18 +151,17 @@ func newCounter(ctx context.Context, index journal.IndexStore, log journal.LogNa
 	return counter{entry: c, known: ok && c.Last >= indexed}, err
 }
 
-// add counts a batch.
 func (c *counter) add(b journal.Block, next journal.Position) {
 	if b.Sequence > c.entry.Last {
 		if c.entry.Last == 0 {
-			c.entry.Cut = b.Sequence // of the first one; settle says whether that is the cut
+			c.entry.Cut = b.Sequence // of the first batch; settle checks whether that is the cut
 		}
 		c.entry.Last, c.entry.Next = b.Sequence, next
 		c.entry.Bytes += int64(len(b.Data))
 	}
 }
 
-// settle writes the entry, if it is right for a log that begins at a cut.
+// settle writes the entry if it is right for a log that begins at the cut.
 func (c *counter) settle(ctx context.Context, index journal.IndexStore, log journal.LogName, cut uint64) error {
 	if c.entry.Cut == 1 && cut == 0 {
 		c.entry.Cut = 0

@@ -11,7 +11,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/internal/stored"
 )
 
-// eachTypeEntry yields a log's entries in the order of the types' names.
+// eachTypeEntry yields a log's entries, sorted by type name.
 func eachTypeEntry(
 	ctx context.Context, index journal.IndexStore, log journal.LogName,
 	yield func(name string, e format.TypeEntry) error,
@@ -42,10 +42,10 @@ func storedTypes(
 	return all, err
 }
 
-// EventTypes is the event catalogue of a log: all types of its events that can be read, by
-// name, with those that a retention has kept apart; while one goes on, it may have these twice. It has the events of
-// all commits that were handed in before it was called, and waits until they are indexed: [journal.KindFailed] if
-// nobody knows what became of them. Of a damaged log it has what stands before the damage.
+// EventTypes is the event catalogue of a log: the types of all events that can be read, sorted by name, including kept
+// events, which it may count twice while a retention runs. It waits until all commits handed in before the call are
+// indexed, and includes them; the error is [journal.KindFailed] if their outcome is unknown. Of a damaged log it has
+// what comes before the damage.
 func (j *Journal) EventTypes(ctx context.Context, log journal.LogName) ([]journal.EventType, error) {
 	if err := j.overlay.awaitIndex(ctx, log); err != nil {
 		return nil, err
@@ -61,7 +61,7 @@ func (j *Journal) EventTypes(ctx context.Context, log journal.LogName) ([]journa
 		if types, err = storedTypes(ctx, j.storage.Index, log); err == nil {
 			err = addKeptTypes(ctx, j.storage.Index, log, c, types)
 		}
-		// a retention has begun meanwhile, and may have taken away what the one before kept
+		// a retention has begun meanwhile, and may have deleted events that the previous one kept
 		again = j.overlay.cutOf(log) != c
 	}
 	var all []journal.EventType
@@ -72,8 +72,8 @@ func (j *Journal) EventTypes(ctx context.Context, log journal.LogName) ([]journa
 	return all, stored.ReadError("event types", log, err)
 }
 
-// settleTypes makes a log's entries right for its latest cut, if a retention was interrupted
-// before it had done so: then what the log has up to the batch through is counted again.
+// settleTypes corrects a log's entries for its latest cut if the retention was interrupted before it had done so: it
+// counts the log up to the batch through again.
 func settleTypes(
 	ctx context.Context, storage journal.Storage, log journal.LogName, c format.Cut, through uint64,
 ) error {

@@ -10,28 +10,28 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/internal/format"
 )
 
-// group is what one append to the storage writes.
+// group is what one append of the storage writes.
 type group struct {
 	commits []*pending
 	blocks  []journal.Block
-	ends    []journal.Position // where the log goes on behind each block of commits, which come first
+	ends    []journal.Position // position of the next event after each block of commits; these blocks come first
 	bytes   int                // of the records of the commits
 	bases   []*baseBatch
 	err     error // all commits are void
 }
 
-// baseBatch is a batch of a retention on its way to log and index. Encoded are its
-// records; done, of capacity 1, gets the outcome once the batch is in the index.
+// baseBatch is a batch of a retention on its way to log and index. encoded holds its records; done, of capacity 1,
+// receives the outcome once the batch is in the index.
 type baseBatch struct {
 	log      *logState
 	records  uint32
 	encoded  []byte
-	sequence uint64 // given by the committer before done
+	sequence uint64 // set by the committer before done
 	done     chan error
 }
 
-// committer takes what gathered, writes it with one append of the storage, and passes it on. It alone owns the tails of
-// logs.
+// committer takes all commits that wait, writes them with one append of the storage, and passes them on. It alone owns
+// the tails of logs.
 type committer struct {
 	log     journal.LogStore
 	overlay *overlay
@@ -39,13 +39,13 @@ type committer struct {
 	out     chan<- *group
 }
 
-// logTail is where a log goes on. Owned by the committer.
+// logTail is the end of a log, where the next batch goes. Owned by the committer.
 type logTail struct {
 	next     journal.Position // of the next event
 	sequence uint64           // of the last batch
 	chain    format.ChainHash
 	first    journal.Stamp    // of the first batch
-	last     *journal.Stamp   // of the last batch with events; what it points to is constant
+	last     *journal.Stamp   // of the last batch with events; the value it points to never changes
 	time     journal.UnixNano // of the last batch
 }
 
@@ -67,9 +67,8 @@ func (c *committer) run() {
 	}
 }
 
-// gather lets those run who are about to hand something in, for as long as they do:
-// on a busy machine the committer would otherwise be back before they have had their
-// turn, with a sync for a few commits. On an idle one it costs one yield.
+// gather yields the processor while others are about to hand something in. On a busy machine the committer would
+// otherwise sync before they have had their turn, for a few commits. On an idle machine it costs one yield.
 func (c *committer) gather() {
 	const most = 16
 	for last, turn := 0, 0; turn < most; turn++ {
@@ -82,8 +81,7 @@ func (c *committer) gather() {
 	}
 }
 
-// write places the group's commits in their logs, appends them and mints what
-// the receipts need.
+// write lays out the group's commits in their logs, appends them and sets what their receipts need.
 func (c *committer) write(g *group) {
 	if g.err != nil {
 		c.overlay.void(g)
@@ -91,7 +89,7 @@ func (c *committer) write(g *group) {
 	}
 	c.layOut(g)
 	start := time.Now()
-	// Not the caller's context: a commit that was handed in is written.
+	// The caller's context is not used: a commit that was handed in is written.
 	if err := c.log.Append(context.Background(), g.blocks); err != nil {
 		c.overlay.fail(g, &journal.Error{Op: "append", Kind: failureKind(err), Err: err})
 		return
@@ -102,20 +100,19 @@ func (c *committer) write(g *group) {
 	c.overlay.wrote(g, blocks, took)
 }
 
-// forget lets go of blocks that are written: what the index has to know of them, the commits say.
+// forget releases the data of written blocks: the commits have all that the index needs.
 func (g *group) forget() {
-	g.blocks = slices.Clone(g.blocks) // the storage may keep those
+	g.blocks = slices.Clone(g.blocks) // the storage may keep the original slice
 	for i := range g.ends {
 		g.blocks[i].Data = nil
 	}
 }
 
-// layOut builds the group's blocks: for each log its commits in order, cut into
-// batches.
+// layOut builds the group's blocks: for each log its commits in order, split into batches.
 func (c *committer) layOut(g *group) {
 	now := c.overlay.opt.Clock()
 	open := map[*logState]*batchBuilder{}
-	var order []*batchBuilder // so that blocks come out the same each time
+	var order []*batchBuilder // makes the order of the blocks deterministic
 	for _, p := range g.commits {
 		b := open[p.log]
 		if b == nil {
@@ -132,21 +129,21 @@ func (c *committer) layOut(g *group) {
 	for _, b := range order {
 		b.finish(g)
 	}
-	// What these hold is on disk already, so they may overtake commits in the queue.
+	// Their content is on disk already, so they may overtake queued commits.
 	for _, b := range g.bases {
 		b.log.time = max(b.log.time, now)
 		g.blocks = append(g.blocks, b.block(&c.maker))
 	}
 }
 
-// batchBuilder fills one batch of a log after the other.
+// batchBuilder fills the batches of one log, one after the other.
 type batchBuilder struct {
 	log    *logState
 	maker  *format.BatchMaker
 	header format.BatchHeader
 	buf    []byte
 	stamp  *journal.Stamp // of the batch, filled in when it is finished
-	room   int            // for the records of the batches to come, in bytes, as a first guess
+	room   int            // first guess of the bytes that the records of the batches to come need
 }
 
 func (b *batchBuilder) add(p *pending) {
@@ -175,7 +172,7 @@ func (b *batchBuilder) add(p *pending) {
 	s.next += journal.Position(len(p.commit.Events))
 }
 
-// block places a base batch in its log.
+// block lays out a base batch in its log.
 func (b *baseBatch) block(m *format.BatchMaker) journal.Block {
 	s := b.log
 	s.sequence++

@@ -2,7 +2,7 @@ package commitlog
 
 import "github.com/bulkhead-wasm/bulkhead/journal"
 
-// completer tells the senders of groups what has become of their commits, in order.
+// completer tells the senders of groups the outcomes of their commits, in order.
 type completer struct {
 	overlay *overlay
 	in      <-chan *group
@@ -29,6 +29,6 @@ func (c *completer) run() {
 			}
 		}
 		c.overlay.told(g)
-		c.out <- g // also if it is void: the indexer may be waiting for it
+		c.out <- g // even if it is void: the indexer may be waiting for it
 	}
 }

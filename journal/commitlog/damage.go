@@ -12,10 +12,9 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/internal/format"
 )
 
-// Damage returns what is wrong with a log as far as Open saw, or nil. A damaged
-// log can be read up to the damage and behind it; nothing is appended to it and no
-// state in it has a receipt, as acknowledged commits may be missing from it. Other
-// logs are not concerned.
+// Damage returns the damage of a log that Open found, or nil. A damaged log can be read before and after the damage.
+// Nothing is appended to it and no state in it has a receipt, as acknowledged commits may be missing from it. Other
+// logs are not affected.
 func (j *Journal) Damage(log journal.LogName) error {
 	if d := j.overlay.damaged[log]; d != nil {
 		return d
@@ -23,13 +22,13 @@ func (j *Journal) Damage(log journal.LogName) error {
 	return nil
 }
 
-// DamagedLogs lists them, by name.
+// DamagedLogs lists the damaged logs by name.
 func (j *Journal) DamagedLogs() []journal.LogName { return slices.Sorted(maps.Keys(j.overlay.damaged)) }
 
-// damages collects the damage of logs; the first of each counts.
+// damages collects the damage of logs; only the first of each log is kept.
 type damages map[journal.LogName]*journal.Error
 
-// add takes err up if it is damage of the log, and returns it if it is not.
+// add records err if it is damage of the log; otherwise it returns err.
 func (d damages) add(log journal.LogName, err error) error {
 	var ours *journal.Error
 	var index *format.IndexDamage
@@ -44,7 +43,7 @@ func (d damages) add(log journal.LogName, err error) error {
 	return nil
 }
 
-// checkQuarantined reads every log if files of the storage are quarantined, and notes where something is missing or
+// checkQuarantined reads every log if files of the storage are quarantined, and records where a log is incomplete or
 // wrong.
 func (j *Journal) checkQuarantined(ctx context.Context, logs []journal.LogName) error {
 	if j.storage.Quarantined == nil {
@@ -67,14 +66,14 @@ func (j *Journal) checkQuarantined(ctx context.Context, logs []journal.LogName) 
 	return nil
 }
 
-// sequel sees to it that the blocks of a scan follow on each other.
+// sequel checks that the blocks of a scan follow each other.
 type sequel struct {
 	log      journal.LogName
-	sequence uint64 // of the block before; 0 if there is none
+	sequence uint64 // of the previous block; 0 if there is none
 	next     journal.Position
 }
 
-// follow returns a KindCorrupt error if b is not the block behind the one before.
+// follow returns a KindCorrupt error if b does not follow the previous block.
 func (s *sequel) follow(b journal.Block) error {
 	if s.sequence != 0 && (b.Sequence != s.sequence+1 || b.First != s.next) {
 		return journal.Errorf(journal.KindCorrupt, "read", s.log, "batch %d at position %d follows on batch %d, "+

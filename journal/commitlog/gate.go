@@ -6,17 +6,16 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// gate lets readers in until it is closed, and closes only behind the last one:
-// a storage must not be closed under a scan. Its zero value is open.
+// gate admits readers until it is closed, and closes only after the last has left: a storage must not be closed during
+// a scan. Its zero value is open.
 type gate struct {
 	mu     sync.Mutex // guards the fields below; nothing is called under it
 	inside int
 	closed bool
-	empty  chan struct{} // of close, closed when nobody is inside; nil before
+	empty  chan struct{} // made by close, closed when nobody is inside; nil before
 }
 
-// enter admits a reader, who has to leave again, or refuses with KindClosed. A
-// reader may enter again from inside.
+// enter admits a reader, which has to leave again, or refuses with KindClosed. A reader inside may enter again.
 func (g *gate) enter(op string, log journal.LogName) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -27,7 +26,7 @@ func (g *gate) enter(op string, log journal.LogName) error {
 	return nil
 }
 
-// check refuses like enter, and admits nobody.
+// check refuses like enter, but admits nobody.
 func (g *gate) check(op string, log journal.LogName) error {
 	if err := g.enter(op, log); err != nil {
 		return err
@@ -45,8 +44,7 @@ func (g *gate) leave() {
 	}
 }
 
-// close refuses all who come from now on and waits for those inside. It may be
-// called again.
+// close refuses all later readers and waits for those inside. It may be called again.
 func (g *gate) close() {
 	g.mu.Lock()
 	if !g.closed {

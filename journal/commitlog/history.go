@@ -9,9 +9,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/internal/stored"
 )
 
-// Origin is the identity of a log: the stamp of its first batch. It survives retentions, backups and exports. Of a
-// log without a batch it is the first eight bytes of the SHA-256 of the log's name. It is zero where nobody
-// knows it any more.
+// Origin is the identity of a log: the stamp of its first batch. It survives retentions, backups and exports. For a log
+// without a batch it is the first eight bytes of the SHA-256 of the log's name. It is zero if the identity is lost.
 func (j *Journal) Origin(log journal.LogName) journal.Stamp {
 	j.overlay.mu.Lock()
 	defer j.overlay.mu.Unlock()
@@ -21,8 +20,8 @@ func (j *Journal) Origin(log journal.LogName) journal.Stamp {
 	return journal.Unborn(log)
 }
 
-// Newest is the position of the last event on disk, as [Journal.Head], with the stamp of its batch: zero if there is
-// no event, or that batch is damaged.
+// Newest is the position of the last event on disk, as [Journal.Head], with the stamp of its batch. The stamp is zero
+// if there is no event, or if that batch is damaged.
 func (j *Journal) Newest(log journal.LogName) (journal.Position, journal.Stamp) {
 	j.overlay.mu.Lock()
 	defer j.overlay.mu.Unlock()
@@ -32,10 +31,10 @@ func (j *Journal) Newest(log journal.LogName) (journal.Position, journal.Stamp) 
 	return 0, journal.Stamp{}
 }
 
-// StampAt is the stamp of the batch with the event at a position, by which a reader that was there is told from one
-// of another history. Position 0, behind which is the first event of all, has the zero stamp. It costs nothing at the
-// head of a log, else it reads one batch. Of what a retention has deleted the position just before the first event that
-// is kept has a stamp too, if the retention noted it; others are a KindTrimmed error. A position beyond the head is
+// StampAt is the stamp of the batch with the event at a position. It tells whether a reader that was there has read
+// this history or another. Position 0, before the first event, has the zero stamp. At the head of a log it reads
+// nothing, elsewhere one batch. If a retention has deleted events, the position just before the first one left has a
+// stamp too, provided the retention recorded it; lower positions are a KindTrimmed error. A position beyond the head is
 // KindInvalid.
 func (j *Journal) StampAt(ctx context.Context, log journal.LogName, at journal.Position) (journal.Stamp, error) {
 	known, stamp, err := j.knownStamp(log, at)
@@ -51,7 +50,7 @@ func (j *Journal) StampAt(ctx context.Context, log journal.LogName, at journal.P
 	return stamp, err
 }
 
-// knownStamp is the stamp at a position as far as memory has it.
+// knownStamp is the stamp at a position if it is in memory.
 func (j *Journal) knownStamp(log journal.LogName, at journal.Position) (known bool, stamp journal.Stamp, err error) {
 	j.overlay.mu.Lock()
 	defer j.overlay.mu.Unlock()
@@ -105,8 +104,8 @@ func stampAt(
 	return stamp, nil
 }
 
-// findStamps learns of each log, when the journal is opened, which one it is and the stamp at its head. What is
-// damaged has none; that is found again by whoever reads it.
+// findStamps finds each log's identity and the stamp at its head when the journal is opened. Damaged batches have none;
+// whoever reads them finds the damage again.
 func (j *Journal) findStamps(ctx context.Context) error {
 	store := j.storage.Log
 	for name, s := range j.overlay.logs {
@@ -136,9 +135,9 @@ func (j *Journal) findStamps(ctx context.Context) error {
 	return nil
 }
 
-// VersionAt is an entity's version after the event at a position of its log, which is on disk. If a retention has
-// deleted the event behind it, the error is of kind KindTrimmed: which of the entity's events it had taken out of the
-// log by // then nobody knows.
+// VersionAt is an entity's version after the event at a position of its log, which must be on disk. If a retention has
+// deleted the next event, the error is of kind KindTrimmed: it is not known which of the entity's events had been
+// deleted by then.
 func (j *Journal) VersionAt(
 	ctx context.Context, log journal.LogName, key string, at journal.Position,
 ) (journal.Version, error) {

@@ -14,9 +14,9 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/internal/stored"
 )
 
-// indexBlock appends to pairs what one block contributes to the index, its
-// Checkpoint last, so that a split update never claims more than it did, and counts its
-// events in types; see typeCounter.count for from. next is where the next event of the log stands.
+// indexBlock appends the index entries of one block to pairs and counts its events in types; for from see
+// typeCounter.count. The Checkpoint comes last, so a split update never claims more than it did. next is the position
+// of the log's next event.
 func indexBlock(
 	pairs []journal.Pair, block journal.Block, types *typeCounter, from uint64,
 ) (_ []journal.Pair, next journal.Position, err error) {
@@ -64,10 +64,10 @@ func indexBlock(
 	return x.pairs, next, err
 }
 
-// indexGroup does the same for what the committer has just written, from the commits in memory:
-// nothing is read, checked and unpacked to learn what is known.
+// indexGroup does the same for what the committer has just written, from the commits in memory: nothing is read,
+// checked or unpacked again.
 func indexGroup(pairs []journal.Pair, g *group, types *typeCounter) (_ []journal.Pair, err error) {
-	const room = 256 << 10 // of records for which there is room at once
+	const room = 256 << 10 // bytes of records for which room is made at a time
 	x := entries{pairs: pairs}
 	var work yield.Work
 	left, expected := g.bytes, 0
@@ -93,24 +93,23 @@ func indexGroup(pairs []journal.Pair, g *group, types *typeCounter) (_ []journal
 		x.checkpoint(b.Log, format.Checkpoint{Sequence: b.Sequence, Next: g.ends[i]})
 	}
 	for _, b := range g.blocks[len(g.ends):] {
-		if x.pairs, _, err = indexBlock(x.pairs, b, types, 0); err != nil { // it has no events
+		if x.pairs, _, err = indexBlock(x.pairs, b, types, 0); err != nil { // a base batch: it has no events
 			break
 		}
 	}
 	return x.pairs, err
 }
 
-// entries are what the log brings to the index. Keys and values stand in large pieces of memory,
-// of which room is the last.
+// entries collects a log's index entries. Keys and values are in large pieces of memory; room is the last piece.
 type entries struct {
 	pairs []journal.Pair
 	room  []byte
 }
 
-// expect makes room for the entries of so many bytes of records.
+// expect makes room for the entries of records of so many bytes.
 func (x *entries) expect(records int) { x.room = yield.Uncleared(records + records/4) }
 
-// fit makes room for an entry of so many bytes, beside its numbers and lengths, if the guess was too low.
+// fit makes room for an entry of so many bytes, plus its numbers and lengths, if the guess was too low.
 func (x *entries) fit(bytes int) {
 	const numbers, least = 128, 4 << 10
 	if cap(x.room)-len(x.room) < bytes+numbers {
@@ -129,7 +128,7 @@ func (x *entries) event(e *journal.Event) {
 	x.pair(start, end)
 }
 
-// answer adds the entry that leads from a command's id to its commit.
+// answer adds the entry from a command's id to the place of its commit.
 func (x *entries) answer(log journal.LogName, id journal.CommandID, at format.Place) {
 	x.fit(len(log) + len(id))
 	start := len(x.room)
@@ -147,10 +146,9 @@ func (x *entries) checkpoint(log journal.LogName, c format.Checkpoint) {
 	x.pairs = append(x.pairs, journal.Pair{Key: format.CheckpointKey(log), Value: format.EncodeCheckpoint(c)})
 }
 
-// sortPairs puts the events, answers and counts of types in the order
-// of their keys, in which a tree takes them up in a fraction of the time. What rests on
-// them, checkpoints and snapshots, comes behind them and stays as it was. Of the uses of
-// a command id only the last is kept; nothing else is there twice.
+// sortPairs sorts the events, answers and counts of types by key; a tree takes sorted entries in a fraction of the
+// time. Checkpoints and snapshots rest on these, so they come after them, in unchanged order. Of several uses of a
+// command id only the last is kept; no other key occurs twice.
 func sortPairs(pairs []journal.Pair) []journal.Pair {
 	entry := func(p *journal.Pair) bool { return p.Key[0] == 'e' || p.Key[0] == 'a' || p.Key[0] == 'y' }
 	entries := pairs[:0]
@@ -177,7 +175,7 @@ func sortPairs(pairs []journal.Pair) []journal.Pair {
 	return append(entries, rest...)
 }
 
-// laterPlace compares two places, the later one being less.
+// laterPlace compares two places; the later one sorts first.
 func laterPlace(a, b []byte) int {
 	x, _ := format.DecodePlace(a)
 	y, _ := format.DecodePlace(b)
@@ -190,13 +188,11 @@ const pairsAtOnce = 8192
 // completeIndex indexes what the log has beyond the index's checkpoints. progress,
 // if not nil, is told how many blocks are done.
 //
-// The index is only ever written behind the log. So if it knows of a batch that the
-// log does not have, the log has lost what it once acknowledged, or an older copy of it
-// stands in its place: that is damage, and nothing may be written to that log before
-// somebody has decided (and if so, called Rebuild). Damage of logs is put into damaged,
-// and the others are completed.
+// The index is only ever written after the log. So if it has a batch that the log lacks, the log has lost acknowledged
+// batches, or was replaced by an older copy. That is damage, and nothing may be written to that log until an operator
+// has decided (and, if so, called Rebuild). Damage of logs is recorded in damaged, and the other logs are completed.
 //
-// Damage of the index is an error, an [format.IndexDamage].
+// Damage of the index is an error, a [format.IndexDamage].
 func completeIndex(ctx context.Context, storage journal.Storage, progress func(blocks uint64), damaged damages) error {
 	storage = watched(storage)
 	if err := checkLayout(ctx, storage.Index); err != nil {
@@ -232,7 +228,7 @@ func completeIndex(ctx context.Context, storage journal.Storage, progress func(b
 	return err
 }
 
-// checkLayout empties an index of another layout.
+// checkLayout clears an index of another layout.
 func checkLayout(ctx context.Context, index journal.IndexStore) error {
 	layout, ok, err := index.Get(ctx, format.LayoutKey)
 	if err != nil || ok && len(layout) == 1 && layout[0] == format.IndexLayout {
@@ -244,7 +240,7 @@ func checkLayout(ctx context.Context, index journal.IndexStore) error {
 	return index.Update(ctx, []journal.Pair{{Key: format.LayoutKey, Value: []byte{format.IndexLayout}}})
 }
 
-// tailIndexer completes the index of one log after the other.
+// tailIndexer completes the index, one log after the other.
 type tailIndexer struct {
 	storage  journal.Storage
 	progress func(blocks uint64)
@@ -255,7 +251,7 @@ type tailIndexer struct {
 }
 
 func (c *tailIndexer) log(ctx context.Context, log journal.LogName) error {
-	var at format.Checkpoint // how far the log is indexed; the zero value is the beginning
+	var at format.Checkpoint // how far the log is indexed; zero is the beginning
 	value, ok, err := c.storage.Index.Get(ctx, format.CheckpointKey(log))
 	if err != nil {
 		return err
@@ -275,15 +271,14 @@ func (c *tailIndexer) log(ctx context.Context, log journal.LogName) error {
 	if err != nil {
 		return err
 	}
-	var last, missing uint64 // missing: so many batches at the beginning are not there
+	var last, missing uint64 // missing: how many batches are missing at the beginning
 	err = c.storage.Log.Blocks(ctx, log, at.Next, func(b journal.Block) error {
 		last = b.Sequence
 		if b.Sequence <= at.Sequence {
 			return nil
 		}
 		if b.Sequence > at.Sequence+1 {
-			// A retention may have deleted what comes before the log's first batch; the log
-			// says so further on.
+			// A retention may have deleted what comes before the log's first batch; a later batch says so.
 			first, err := stored.FirstSequence(ctx, c.storage.Log, log)
 			if err != nil {
 				return err
@@ -315,7 +310,7 @@ func (c *tailIndexer) log(ctx context.Context, log journal.LogName) error {
 		}
 		return nil
 	})
-	// What stands before damage is indexed all the same.
+	// What comes before the damage is indexed all the same.
 	if flushed := c.flush(ctx); flushed != nil {
 		return flushed
 	}
@@ -368,9 +363,8 @@ func (c *tailIndexer) flush(ctx context.Context) error {
 	return err
 }
 
-// Reset empties the index and makes the storage forget how far logs have come: whatever they have now
-// is all there is. No journal may be open on the storage; the next Open does the rest of what Rebuild
-// does.
+// Reset clears the index and makes the storage forget how far logs had come: what they have now counts as complete. No
+// journal may be open on the storage. The next Open does the rest of the work of Rebuild.
 func Reset(ctx context.Context, storage journal.Storage) error {
 	err := storage.Index.Clear(ctx)
 	if err == nil && storage.Heads != nil {
@@ -382,12 +376,11 @@ func Reset(ctx context.Context, storage journal.Storage) error {
 	return nil
 }
 
-// Rebuild makes the index anew from the log alone. No journal may be open on the
-// storage. progress, if not nil, is told how many batches are done.
+// Rebuild builds the index again from the log alone. No journal may be open on the storage. progress, if not nil, is
+// told how many batches are done.
 //
-// What it makes is byte by byte what it was, but for snapshots: only modules can
-// make those, so they are dropped, entities are hydrated from their events, and new ones
-// are taken.
+// The result is identical byte for byte, except for snapshots: only modules can create those, so they are dropped,
+// entities are hydrated from their events, and new snapshots are taken.
 func Rebuild(ctx context.Context, storage journal.Storage, progress func(batches uint64)) error {
 	if err := Reset(ctx, storage); err != nil {
 		return err

@@ -10,10 +10,10 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/internal/stored"
 )
 
-// watchedIndex tells damage of the index from damage of the log, whose errors have the same kind.
+// watchedIndex tells damage of the index from damage of the log; the errors of both have the same kind.
 type watchedIndex struct{ journal.IndexStore }
 
-// watched returns a storage whose damage of the index is an [format.IndexDamage].
+// watched returns a storage that reports damage of the index as a [format.IndexDamage].
 func watched(s journal.Storage) journal.Storage {
 	s.Index = watchedIndex{s.Index}
 	return s
@@ -68,11 +68,10 @@ func (x watchedIndex) Scan(ctx context.Context, prefix, from []byte, yield func(
 	return x.mark(err)
 }
 
-// openIndex completes the index and learns from it where each log begins. An index
-// that turns out to be damaged is set aside, once, and made from the log: nobody
-// needs to know that it was lost.
+// openIndex completes the index and reads from it where each log begins. An index that turns out to be damaged is set
+// aside, once, and rebuilt from the log; Open succeeds all the same.
 func (j *Journal) openIndex(ctx context.Context) error {
-	found := maps.Clone(j.overlay.damaged) // of logs, before the index was looked at
+	found := maps.Clone(j.overlay.damaged) // damage of logs found before the index was read
 	err := j.tryIndex(ctx)
 	var damage *format.IndexDamage
 	if !errors.As(err, &damage) {
@@ -84,7 +83,7 @@ func (j *Journal) openIndex(ctx context.Context) error {
 	}
 	j.mended, j.overlay.damaged = damage, found
 	err = j.tryIndex(ctx)
-	if errors.As(err, &damage) { // then it is no damage that was there before
+	if errors.As(err, &damage) { // new damage, in an index just rebuilt
 		return &journal.Error{Op: "open: index", Kind: journal.KindInternal,
 			Detail: "the index was damaged, was rebuilt from the " +
 				"log, and is damaged again; the log is not concerned: look at the disk and the memory of this machine",
@@ -93,8 +92,8 @@ func (j *Journal) openIndex(ctx context.Context) error {
 	return err
 }
 
-// unlessCorrupt is the kind of an error of the index. Damage of it is no damage of the
-// journal, which a backup would have to mend.
+// unlessCorrupt is the kind of an error of the index. Damage of the index is not damage of the journal, which would
+// need a backup.
 func unlessCorrupt(err error) journal.ErrorKind {
 	if k := stored.StorageKind(err); k != journal.KindCorrupt {
 		return k

@@ -7,10 +7,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// indexer writes the index behind the log, and snapshots behind
-// the entries of the events they rest on. A failed update ends the journal like a
-// failed append, as the overlay must not grow without bound; the next Open completes
-// the index.
+// indexer writes the index after the log, and snapshots after the entries of their events. A failed update ends the
+// journal like a failed append, as the overlay must not grow without bound; the next Open completes the index.
 type indexer struct {
 	index   journal.IndexStore
 	overlay *overlay
@@ -49,9 +47,8 @@ func (x *indexer) run() {
 	}
 }
 
-// update writes what g, the groups that gather behind it, and the snapshots that are
-// ready contribute to the index. g is nil if there are only snapshots. It fills groups
-// and pairs, and returns them for the next time.
+// update writes to the index what belongs to g, to the groups that gather after it, and the snapshots that are ready. g
+// is nil if there are only snapshots. It fills groups and pairs, and returns them for reuse.
 func (x *indexer) update(
 	groups []*group, pairs []journal.Pair, g *group,
 ) (_ []*group, _ []journal.Pair, err error) {
@@ -76,7 +73,7 @@ func (x *indexer) update(
 		return groups, pairs, err
 	}
 	took := time.Since(start)
-	x.answers.set(days) // before the overlay gives up what is in them
+	x.answers.set(days) // before the overlay releases what is in them
 	x.overlay.updated(snapshots, took)
 	for _, g := range groups {
 		x.overlay.releaseIndexed(g)
@@ -84,7 +81,7 @@ func (x *indexer) update(
 	return groups, pairs, x.answers.end(context.Background())
 }
 
-// cutTypes answers the retentions that have asked. An error is one of writing the index.
+// cutTypes carries out the requests of retentions. An error means that writing the index failed.
 func (x *indexer) cutTypes() (failed error) {
 	for _, c := range x.cuts.take() {
 		wanted, err := c.carryOut(x.index, x.types)
@@ -96,22 +93,21 @@ func (x *indexer) cutTypes() (failed error) {
 	return failed
 }
 
-// along returns the group that goes into the same update of the index behind so many
-// entries, nil if none does. A tree takes up many entries in order at a fraction of what
-// they cost one by one, and the overlay has what waits. So while commits are on their
-// way to the disk it waits for those, and when there are none it does not: an idle
-// journal has its index complete, without a timer.
+// along returns the next group for the same update, which has so many entries already, or nil if none is to be added.
+// Adding many sorted entries to a tree costs a fraction of adding them one by one, and until then the overlay answers
+// for them. So it waits while commits are on their way to the disk, and otherwise does not: an idle journal has a
+// complete index, without a timer.
 func (x *indexer) along(entries int) *group {
 	if entries >= pairsAtOnce {
 		return nil
 	}
 	select {
-	case g := <-x.in: // nil if that was the last
+	case g := <-x.in: // nil if the channel is closed
 		return g
 	default:
 	}
 	if !x.overlay.gathers() {
 		return nil
 	}
-	return <-x.in // it comes, void or not, or the channel is closed
+	return <-x.in // a group comes, void or not, or the channel is closed
 }
