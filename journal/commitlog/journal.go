@@ -101,9 +101,9 @@ func (j *Journal) start(ctx context.Context) {
 	}
 }
 
-// Close writes what was handed in, completes the index, waits for calls that are
-// reading and closes the storage. If ctx ends first, the rest goes on and Close waits
-// for nothing more; call it again to wait. Later calls fail with [journal.KindClosed].
+// Close writes what was handed in, completes the index, waits for running reads and closes the storage. If ctx ends
+// first, closing goes on and the error is KindCanceled; call Close again to wait. Later calls of other methods fail
+// with [journal.KindClosed].
 func (j *Journal) Close(ctx context.Context) error {
 	j.overlay.mu.Lock()
 	j.overlay.closing = true

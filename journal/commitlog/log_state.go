@@ -49,7 +49,7 @@ type entity struct {
 	waiting int // commits that are not on disk
 }
 
-// openLog continues a log behind its last block.
+// openLog continues a log after its last block.
 func openLog(last journal.Block) (*logState, error) {
 	s := newLog(last.Log)
 	s.size.known = false

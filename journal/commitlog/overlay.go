@@ -42,7 +42,7 @@ func newOverlay(o *Options) *overlay {
 	}
 }
 
-// log returns the state of a log, made on first use. The caller holds mu.
+// log returns the state of a log and creates it on first use. The caller holds mu.
 func (o *overlay) log(name journal.LogName) *logState {
 	s := o.logs[name]
 	if s == nil {
@@ -52,7 +52,7 @@ func (o *overlay) log(name journal.LogName) *logState {
 	return s
 }
 
-// refusal says why nothing is accepted now. The caller holds mu.
+// refusal returns why nothing is accepted now, or nil. The caller holds mu.
 func (o *overlay) refusal(log journal.LogName) error {
 	switch {
 	case o.failure != nil:
@@ -65,8 +65,7 @@ func (o *overlay) refusal(log journal.LogName) error {
 	return nil
 }
 
-// waitForRoom blocks until size bytes may be handed in. The caller holds mu, which
-// is given up while waiting.
+// waitForRoom blocks until size bytes may be handed in. The caller holds mu, which is released while waiting.
 func (o *overlay) waitForRoom(ctx context.Context, log journal.LogName, size int64) error {
 	for {
 		if err := o.refusal(log); err != nil {
@@ -256,7 +255,7 @@ func (o *overlay) takeGroup() (g *group, more bool) {
 	return g, true
 }
 
-// fail ends the journal: the group's outcome is unknown, all later ones are void.
+// fail ends the journal: the outcome of the group is unknown, all later groups are void.
 func (o *overlay) fail(g *group, err *journal.Error) {
 	o.mu.Lock()
 	if o.failure == nil {
@@ -271,8 +270,7 @@ func (o *overlay) fail(g *group, err *journal.Error) {
 	}
 }
 
-// void takes commits that will not get a receipt out of the overlay, so that
-// readers see what is on disk.
+// void removes commits that will not get a receipt from the overlay, so that readers see what is on disk.
 func (o *overlay) void(g *group) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -406,7 +404,7 @@ func (o *overlay) cutBytes(s *logState, bytes uint64) {
 	o.noteCount(s)
 }
 
-// noteCount has the indexer write a log's entry. The caller holds mu.
+// noteCount makes the indexer write a log's entry. The caller holds mu.
 func (o *overlay) noteCount(s *logState) {
 	s.size.changed = true
 	o.recount = append(o.recount, s)
@@ -416,10 +414,10 @@ func (o *overlay) noteCount(s *logState) {
 // signal wakes the committer.
 func (o *overlay) signal() { wake(o.wake) }
 
-// wakeIndexer has the indexer look for what it is handed besides groups.
+// wakeIndexer makes the indexer look for work other than groups.
 func (o *overlay) wakeIndexer() { wake(o.indexWake) }
 
-// wrote takes in that a group is on disk, as these blocks.
+// wrote records that a group is on disk, as these blocks.
 func (o *overlay) wrote(g *group, blocks []journal.Block, took time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -457,7 +455,7 @@ func (o *overlay) wrote(g *group, blocks []journal.Block, took time.Duration) {
 	o.stats.LargestGroup = max(o.stats.LargestGroup, len(g.commits))
 }
 
-// updated takes in that the index has these snapshots, and all that came before them.
+// updated records that the index has these snapshots, and all that came before them.
 func (o *overlay) updated(snapshots []*held, took time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -466,7 +464,7 @@ func (o *overlay) updated(snapshots []*held, took time.Duration) {
 	o.storedSnapshots(snapshots)
 }
 
-// told takes in that the senders of a group know what has become of it.
+// told records that the senders of a group know its outcome.
 func (o *overlay) told(g *group) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -41,10 +41,10 @@ func (p *pending) proven() journal.Proven {
 
 func (p *pending) receipt() journal.Receipt { return journal.NewReceipt(minting, p.proven()) }
 
-// minting is with what the journal makes its receipts.
+// minting is the key with which the journal mints its receipts.
 var minting = mint.NewKey()
 
-// committed is a durable commit as it stands in the log.
+// committed is a durable commit as it is in the log.
 func (p *pending) committed() *journal.Committed {
 	c := &journal.Committed{Log: p.commit.Log, Command: p.commit.Command, First: p.first, Time: p.time,
 		Version: p.commit.Expected + journal.Version(len(p.commit.Events)), Stamp: *p.stamp}

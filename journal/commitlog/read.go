@@ -14,11 +14,10 @@ import (
 // errGap is in the error of an entity whose versions are not dense.
 var errGap = errors.New("versions are missing")
 
-// Settle calls done once everything that was handed in for the entity so far is
-// on disk, with a receipt for its state then: at once and on the caller's
-// goroutine if nothing is in flight, else on the journal's, where done must not
-// block. A KindFailed error means that the state may be void; once the journal has
-// failed, no state has a receipt any more, as nobody can tell what the caller saw.
+// Settle calls done once everything handed in for the entity so far is on disk, with a receipt for its state then: at
+// once and on the caller's goroutine if nothing is in flight, else on the journal's, where done must not block. A
+// KindFailed error means that the state may be void. Once the journal has failed, no state has a receipt, as it is
+// unknown what the caller saw.
 func (j *Journal) Settle(log journal.LogName, key string, done func(journal.Receipt, error)) {
 	j.overlay.mu.Lock()
 	if err := j.overlay.refusesReceipt(log); err != nil {
@@ -270,9 +269,8 @@ func (j *Journal) Load(
 	}
 }
 
-// loadKept yields what a retention has kept apart of an entity's events above a version, which come before those in
-// the log, and returns the version behind which to go on, also with an error. It refuses a version below what is
-// deleted.
+// loadKept yields an entity's kept events above a version, which come before those in the log. It returns the version
+// after which to go on, also with an error. It refuses a version below what is deleted.
 func (j *Journal) loadKept(
 	ctx context.Context, log journal.LogName, key string, c format.Cut, after journal.Version,
 	yield func(*journal.Event) error,

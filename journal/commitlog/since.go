@@ -9,10 +9,10 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/internal/stored"
 )
 
-// Since is the position of the first event of a log that was written at a time or later, or the one behind the head if
-// there is none. Events of one batch have one time, and those of a later batch no earlier one, so it looks at
-// about as many batches as it takes to halve the number of events down to one. pace, if not nil, is called before each,
-// and may wait; its error ends it. What a retention has deleted is not looked for.
+// Since is the position of the first event of a log that was written at a time or later, or the position after the head
+// if there is none. The events of a batch have one time, and times do not decrease from batch to batch, so it searches
+// by bisection and reads about as many batches as there are steps. pace, if not nil, is called before each, and may
+// wait; its error ends the search. Deleted events are not searched.
 func (j *Journal) Since(
 	ctx context.Context, log journal.LogName, t journal.UnixNano, pace func() error,
 ) (journal.Position, error) {

@@ -10,8 +10,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/internal/stored"
 )
 
-// beginning is the cut of a log's latest retention. It is damage if the log begins
-// behind it.
+// beginning is the cut of a log's latest retention. A log that begins after its cut is damaged.
 func beginning(ctx context.Context, storage journal.Storage, log journal.LogName) (format.Cut, error) {
 	c, err := stored.TrimOf(ctx, storage.Index, log)
 	if err != nil {
@@ -27,10 +26,9 @@ func beginning(ctx context.Context, storage journal.Storage, log journal.LogName
 // trimBytes is about how many bytes of blocks are removed in one step, before they were packed.
 const trimBytes = 1 << 20
 
-// trim removes what stands before a cut: first what the index has of it, then the
-// blocks, oldest first. Whenever it is interrupted, it can be begun again, until there
-// is nothing left. Each step is done by step, which may wait before or after, and
-// whose error ends it.
+// trim removes what comes before a cut: first its entries in the index, then the blocks, oldest first. After an
+// interruption it can be started again, until nothing is left. Each step is done by step, which may wait before or
+// after, and whose error ends trim.
 func trim(
 	ctx context.Context, storage journal.Storage, log journal.LogName, c format.Cut, step func(func() error) error,
 ) error {
@@ -159,7 +157,7 @@ func (j *Journal) storedFloor(
 	return x, ok, nil
 }
 
-// trimmedLog is the error of who wants events that a retention has deleted.
+// trimmedLog is the error for a reader that wants events that a retention has deleted.
 func trimmedLog(log journal.LogName, first journal.Position) error {
 	return journal.Errorf(journal.KindTrimmed, "read", log, "a retention has deleted the events before position %d, "+
 		"which is the "+

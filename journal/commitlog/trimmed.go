@@ -18,13 +18,12 @@ func (j *Journal) Trimmed(
 	return x.Trimmed(key), ok, err
 }
 
-// Retentions is a number that each retention of a log which deletes something makes another one; 0 while there was
-// none.
+// Retentions is a number that changes with each retention of a log that deletes something; 0 before the first.
 func (j *Journal) Retentions(log journal.LogName) uint64 { return j.overlay.cutOf(log).At }
 
-// AllTrimmed yields the entities of a log that have lost events to a retention, those behind
-// the key after, in an order of its own; empty is before all. What it yields is the caller's to
-// keep. An error of yield ends it and is returned as it is. A yield must not ask the journal.
+// AllTrimmed yields the entities of a log that have lost events to a retention and come after the key after; the empty
+// key is before all. The order is fixed but unspecified. The caller may keep what it yields. An error of yield ends the
+// scan and is returned unchanged. A yield must not call the journal.
 func (j *Journal) AllTrimmed(
 	ctx context.Context, log journal.LogName, after string, yield func(journal.Trimmed) error,
 ) error {

@@ -119,7 +119,7 @@ func errClosedIndex(log journal.LogName) error {
 		"next opened")
 }
 
-// askTypeCut has the indexer do c, and waits for the answer.
+// askTypeCut asks the indexer to carry out c, and waits for the answer.
 func (j *Journal) askTypeCut(c *typeCut) ([]string, error) {
 	c.done = make(chan typesCut, 1)
 	if err := j.cuts.ask(c); err != nil {

@@ -16,9 +16,9 @@ type versionCache struct {
 	of     map[versionKey]journal.Version
 }
 
-// versionKey stands for an entity in the cache of versions. It has no pointer, so the garbage
-// collector does not look at a million of them. It is half of a SHA-256 that begins with the
-// cache's secret, so that nobody can look for two names with the same.
+// versionKey is an entity's key in the cache of versions. It has no pointer, so the garbage collector need not scan a
+// million of them. It is half of a SHA-256 that begins with the cache's secret, so that nobody can search for two names
+// with the same key.
 type versionKey [16]byte
 
 func newVersionCache(size int) versionCache {
