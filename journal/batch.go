@@ -8,18 +8,18 @@ import (
 type Batch struct {
 	Log      LogName
 	Sequence uint64
-	First    Position // of its first event; where the next one would stand if it has none
-	Next     Position // behind its last event
+	First    Position // of its first event; if it has none, the position of the log's next event
+	Next     Position // of the first event after it
 	Commits  uint32   // of a base batch: records
 	Events   uint32
-	Base     bool // it holds what a retention left of entities
+	Base     bool // it has what a retention kept of entities
 	Time     UnixNano
 	Previous [32]byte // SHA-256 of the batch before it
 	Hash     [32]byte // its own
 }
 
-// Follows says why b cannot stand right behind the batch a; it is empty if it can.
-// The zero a is the place before a log's first batch.
+// Follows says why b cannot be the batch after a, or returns "" if it can. The zero a is the place before a log's first
+// batch.
 func (b *Batch) Follows(a *Batch) string {
 	next := max(a.Next, 1)
 	switch {
@@ -37,10 +37,8 @@ func (b *Batch) Follows(a *Batch) string {
 
 // BatchRange is a piece of a log.
 type BatchRange struct {
-	// From is a position at or before the first event behind After; it only saves
-	// looking at what stands before.
+	// From is a position at or before the first event after the batch After. It only saves reading earlier batches.
 	From Position
-	// After and UpTo bound the sequences: above After, not above UpTo. 0 as UpTo is
-	// all that is on disk.
+	// After and UpTo bound the sequences: above After, and at most UpTo. An UpTo of 0 means all that is on disk.
 	After, UpTo uint64
 }

@@ -86,6 +86,7 @@ func DetailOf(err error) string {
 	return detail
 }
 
+// Errorf makes an [Error] with a formatted detail.
 func Errorf(kind ErrorKind, op string, log LogName, format string, args ...any) *Error {
 	return &Error{Op: op, Log: log, Kind: kind, Detail: fmt.Sprintf(format, args...)}
 }

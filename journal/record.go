@@ -6,7 +6,7 @@ type LogName string
 
 // Position is the place of an event in its log. The first event has position 1,
 // each next one the next number; positions are dense and never reused. 0 is the
-// Place before the first event.
+// place before the first event.
 type Position uint64
 
 // Version is the number of events of an entity: 0 before its first one.
@@ -59,8 +59,8 @@ type Commit struct {
 	Command  Command
 	Expected Version // of the entity before the first event
 	Events   []NewEvent
-	// GeneratedID says that the host made the command's id, so that nobody can have
-	// used it before: the look-up in the index is left out.
+	// GeneratedID says that the host made the command's id, so nobody can have
+	// used it before: Append does not look it up in the index.
 	GeneratedID bool
 }
 
@@ -82,16 +82,16 @@ type Event struct {
 	Stamp       Stamp    // of its batch; zero while that is not on disk
 }
 
-// Committed is a whole commit as it stands in the log.
+// Committed is a whole commit, as the log has it.
 type Committed struct {
 	Log     LogName
 	Command Command
-	First   Position // of its first event; where the next event would stand if it has none
+	First   Position // of its first event; if it has none, the position of the log's next event
 	Version Version  // of the entity after it
 	Events  []Event
 	Time    UnixNano
-	// Stamp is that of the batch with its last event, or with the event before it if it has none. It
-	// is zero if there is no such event; and what [commitlog.Journal.Commits] and [format.ReadBatch] yield has it only
-	// if the event is in the same batch.
+	// Stamp is that of the batch with its last event, or, if it has no event, with the event before it. It is zero if
+	// there is no such event. [commitlog.Journal.Commits] and [format.ReadBatch] set it only if that event is in the
+	// same batch.
 	Stamp Stamp
 }

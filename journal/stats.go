@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Stats count since Open, but for what says now.
+// Stats are counts since Open. Fields that say "now" are current values.
 type Stats struct {
 	Commits      uint64        `json:"commits"`       // on disk
 	Events       uint64        `json:"events"`        // of them
@@ -75,6 +75,7 @@ type Histogram struct {
 // HistogramBuckets reach to 1<<27: 134 seconds in microseconds, 128 MiB.
 const HistogramBuckets = 28
 
+// Add counts a value.
 func (h *Histogram) Add(v uint64) {
 	h.Count++
 	h.Sum += v

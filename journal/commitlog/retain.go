@@ -391,7 +391,7 @@ func (r *retention) inside(f func() error) error {
 	return f()
 }
 
-// Base is what is to be written of an entity; covered says that it needs no more events than the log has then, or
+// base is what is to be written of an entity; covered says that it needs no more events than the log has then, or
 // than it had before. If it does, and nobody forces the retention, x.kept is the version of the first that is to be
 // kept.
 func (r *retention) base(key string) (x format.Base, covered bool, err error) {

@@ -119,7 +119,7 @@ func (l *logVerifier) entities() int {
 	return n
 }
 
-// Base returns what checks the records of a base batch.
+// base returns what checks the records of a base batch.
 func (l *logVerifier) base(block journal.Block) format.BaseYield {
 	b := &l.bases
 	var here *strayBases

@@ -15,7 +15,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/internal/stored"
 )
 
-// VerifyOptions are the choices of Verify.
+// Options are the choices of Run.
 type Options struct {
 	// Progress, if not nil, is told now and then how far verification has come.
 	Progress func(Progress)
@@ -26,7 +26,7 @@ type Options struct {
 	AnswerWindow time.Duration
 }
 
-// VerifyProgress says how far verification has come.
+// Progress says how far verification has come.
 type Progress struct {
 	Log     journal.LogName
 	Batches uint64 // of all logs so far
@@ -64,7 +64,7 @@ type LogReport struct {
 	Snapshots uint64 `json:"snapshots"`
 }
 
-// Report is the result of Verify.
+// Report is the result of Run.
 type Report struct {
 	Logs     map[journal.LogName]LogReport `json:"logs"`
 	Problems []Problem                     `json:"problems"` // at most MaxProblems of them
@@ -406,7 +406,7 @@ func hasOther(there bool) string {
 	return "lacks"
 }
 
-// Checkpoint reads how far the index says it has come. A damaged checkpoint covers
+// checkpoint reads how far the index says it has come. A damaged checkpoint covers
 // nothing, as it does for Open.
 func (l *logVerifier) checkpoint() error {
 	value, ok, err := l.storage.Index.Get(l.ctx, format.CheckpointKey(l.log))

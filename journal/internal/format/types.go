@@ -4,7 +4,7 @@ import "github.com/bulkhead-wasm/bulkhead/journal"
 
 // TypeEntry is an entry of the catalogue.
 type TypeEntry struct {
-	// from is the sequence of the batch from which on events are counted: that of the log's
+	// From is the sequence of the batch from which on events are counted: that of the log's
 	// Cut, 0 if there is none. One of an earlier cut is stale: a retention was interrupted
 	// before it could take off what it deleted.
 	From        uint64
