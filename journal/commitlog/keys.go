@@ -195,7 +195,7 @@ func (p *keyPass) find(k *keyPlace) error {
 	if err != nil {
 		return err
 	}
-	// The first version above the place is one of low to high; high is behind the last.
+	// The first version above the place is one of low to high; high is above the last.
 	high, position := max(last+1, low), journal.Position(0)
 	for low < high {
 		v := low + (high-low)/2
@@ -285,8 +285,8 @@ func (p *keyPass) damaged(k *keyPlace, v journal.Version) error {
 		"index", k.key, v)
 }
 
-// take yields the events of an entity before the position second: those that are held,
-// and if there are none, those of a scan, which leaves some of what follows behind for later.
+// take yields the events of an entity before the position second: those that are held, or, if there are none, those of
+// a scan, which holds some of the later ones for the next time.
 func (p *keyPass) take(k *keyPlace, second journal.Position) error {
 	if len(k.held) > 0 {
 		for len(k.held) > 0 && k.position < second && p.give(k, &k.held[0]) {
@@ -356,7 +356,7 @@ func (p *keyPass) take(k *keyPlace, second journal.Position) error {
 
 func (p *keyPass) full() bool { return p.limit > 0 && p.count >= p.limit }
 
-// give yields an event and goes on behind it; false if it was not taken.
+// give yields an event and moves past it; false if it was not taken.
 func (p *keyPass) give(k *keyPlace, e *journal.Event) bool {
 	if p.stopped = p.yield(e); p.stopped != nil {
 		p.at = e.Position - 1

@@ -27,12 +27,12 @@ type logState struct {
 	queue    logQueue
 	entered  uint64 // commits that were handed in
 	left     uint64 // of them, commits that are indexed, or void
-	// trimmed is the last retention's cut: what stands before it is not served, whether
-	// it is still there or not. Zero if there was none.
+	// trimmed is the last retention's cut: what is before it is not served, even if it is still there. Zero if
+	// there was none.
 	trimmed   format.Cut
 	retaining bool // one at a time
-	// indexing counts index updates of this log. Who looked into the index without
-	// the lock looks again if it moved, as a commit may have left the overlay meanwhile.
+	// indexing counts index updates of this log. A reader of the index without the lock reads again if it has
+	// changed, as a commit may have left the overlay meanwhile.
 	indexing uint64
 
 	// counted is the batch from which on the event catalogue counts. Owned by the indexer.

@@ -120,7 +120,7 @@ func (o *overlay) release(p *pending) {
 	p.log.left++
 	key := p.commit.Command.Key
 	e := p.entity
-	// Commits leave in order, but for those that are void behind others still held.
+	// Commits leave in order, except void ones that come after others still held.
 	if e.commits[0] == p {
 		e.commits[0] = nil
 		e.commits = e.commits[1:]
@@ -436,7 +436,7 @@ func (o *overlay) wrote(g *group, blocks []journal.Block, took time.Duration) {
 	for _, b := range blocks {
 		s := o.logs[b.Log]
 		s.batches++
-		s.stamp = *s.last // nothing behind these blocks has been laid out
+		s.stamp = *s.last // no later block has been laid out
 		if b.Sequence == 1 {
 			s.origin = s.first
 		}

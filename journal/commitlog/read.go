@@ -293,10 +293,10 @@ func (j *Journal) loadKept(
 	return at, err
 }
 
-// Entity yields the durable events of an entity with a version above after, in
-// order, at most limit of them if limit is above 0. It may lag behind Head by what
-// is not indexed yet. After 0 begins with the first event that a retention has left; a version that the entity
-// has not durably come to is an error of kind KindVersion. Otherwise the rules are those of [Journal.Load].
+// Entity yields the durable events of an entity with a version above after, in order, and at most limit of them if
+// limit is above 0. It may lack events up to Head that are not indexed yet. An after of 0 means the first event that
+// retentions have left. A version that the entity does not durably have is an error of kind KindVersion. Otherwise the
+// rules are those of [Journal.Load].
 func (j *Journal) Entity(
 	ctx context.Context, log journal.LogName, key string, after journal.Version, limit int,
 	yield func(*journal.Event) error,
@@ -466,7 +466,7 @@ func (j *Journal) scanLog(
 		return err
 	}
 	defer j.reads.leave()
-	var durable uint64 // what is behind it is under way, or of an append that failed
+	var durable uint64 // later batches are being written, or belong to an append that failed
 	j.overlay.mu.Lock()
 	if s := j.overlay.logs[log]; s != nil {
 		durable = s.batches
@@ -496,8 +496,8 @@ func (j *Journal) scanLog(
 	return stored.ReadError("read", log, err)
 }
 
-// logScan decodes one block after the other. Their events need a stamp, and to hash all blocks would take a quarter of
-// the time of a scan. So it is one block behind, and takes the hash from the next one, which has it.
+// logScan decodes one block after the other. Their events need a stamp, and hashing all blocks would take a quarter of
+// the time of a scan. So it lags by one block, and takes the hash from the next block, which has it.
 type logScan struct {
 	journal *Journal
 	order   sequel
@@ -539,7 +539,7 @@ func (s *logScan) block(b journal.Block) error {
 	return nil
 }
 
-// flush yields the commits of the block that is held; next is the header of the one behind it, if that is known.
+// flush yields the commits of the block that is held; next is the header of the following one, if that is known.
 func (s *logScan) flush(next *format.BatchHeader) error {
 	if !s.held {
 		return nil

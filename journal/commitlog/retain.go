@@ -23,16 +23,14 @@ func maxKept(o *journal.Retention) int64 {
 	return max(o.MaxKept, 0)
 }
 
-// Retain deletes the first events of a log. What they left behind is written into the
-// log before, synced: for each entity that loses events a snapshot from which, with the
-// events behind it, it can be hydrated. Of an entity without one, also after Cover was asked, the events
-// themselves are, up to a bound for all; see Retention.MaxKept. Beyond it they stay in the log, and all
-// that are behind the first of them; see Retained.Held. If that leaves nothing to delete, the error
-// is of kind KindInvalid and names some.
+// Retain deletes the first events of a log. Before that it writes what is needed of them into the log, synced: for each
+// entity that loses events, a snapshot from which it can be hydrated together with its later events. If there is no
+// snapshot, and Cover makes none, the events themselves are written, up to a bound for all; see Retention.MaxKept.
+// Beyond the bound they stay in the log, and all events after the first of them; see Retained.Held. If nothing can be
+// deleted for that reason, the error is of kind KindInvalid and names some of the entities.
 //
-// Batches go whole and in order, so that a few events may stay that could go. Whatever
-// interrupts Retain, the log is as it was or as it should be, and what is left to remove is
-// removed when the journal is next opened.
+// Batches are deleted whole and in order, so a few events may stay that could be deleted. If Retain is interrupted, the
+// log is as before or as it should be after, and what is left to remove is removed when the journal is next opened.
 func (j *Journal) Retain(ctx context.Context, log journal.LogName, o journal.Retention) (journal.Retained, error) {
 	if o.Before == 0 && o.OlderThan == 0 {
 		return journal.Retained{}, journal.Errorf(journal.KindInvalid, "retain", log,
@@ -144,8 +142,8 @@ func (r *retention) enforce(keys []string) error {
 	return nil
 }
 
-// firsts looks for the first events behind the cut of the types that lose some and have
-// others. Nothing is written before they are known, as that may take a while.
+// firsts looks for the first event after the cut of each type that loses events and has others. That may take a while,
+// so nothing is written before they are known.
 func (r *retention) firsts() error {
 	if err := r.overlay.awaitIndex(r.ctx, r.log); err != nil {
 		return err
@@ -224,7 +222,7 @@ func (r *retention) cutTypes() error {
 		if err != nil || len(wanted) == 0 {
 			return err
 		}
-		// There is little to look at, and the cut stands.
+		// There is little to examine, and the cut is in force.
 		if err := r.look(context.WithoutCancel(r.ctx), wanted, r.looked, nil); err != nil {
 			return err
 		}
@@ -277,7 +275,7 @@ func (r *retention) plan() (keys []string, err error) {
 				"and no more than %d bytes of such events may be kept apart; nothing was deleted",
 				len(keys), len(held), quoted(r.result.HeldBy), maxKept(&r.o))
 		}
-		// Batches go in order, so what is behind an event that stays has to stay, too.
+		// Batches are deleted in order, so all events after one that stays have to stay, too.
 		r.o.Through = first - 1
 	}
 }
@@ -563,8 +561,8 @@ func (r *retention) append(records uint32, encoded []byte) (sequence uint64, err
 	}
 }
 
-// remove deletes what stands before the cut, with half of the time left to others. A
-// failed write ends the journal, as that of a commit does.
+// remove deletes what is before the cut. It leaves half of the time to others. A failed write ends the journal, as that
+// of a commit does.
 func (r *retention) remove() error {
 	done := uint64(0)
 	err := trim(r.ctx, r.storage, r.log, r.cut, func(f func() error) error {

@@ -8,12 +8,10 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal/internal/stored"
 )
 
-// PutSnapshot keeps a snapshot of an entity, instead of an older one, and reports
-// whether it will: a snapshot is a cache, and one is given up when too many wait to be
-// written, when the state it shows is not that of any commit handed in, or when the
-// commit it rests on turns out void. It is written behind the log, without sync, once
-// its state is on disk. Only who writes to the entity may put one, and no commit of
-// the entity may be handed in meanwhile. The journal keeps s.State; nobody may
+// PutSnapshot keeps a snapshot of an entity in place of an older one, and reports whether it will. A snapshot is a
+// cache: it is dropped if too many wait to be written, if its state is not that of a commit that was handed in, or if
+// that commit turns out void. It is written to the index without sync, once its state is on disk. Only the writer of
+// the entity may put one, and no commit of the entity may be handed in meanwhile. The journal keeps s.State; nobody may
 // change it.
 func (j *Journal) PutSnapshot(ctx context.Context, log journal.LogName, key string, s journal.Snapshot) (kept bool) {
 	j.overlay.mu.Lock()
@@ -55,16 +53,15 @@ func (j *Journal) versionNow(ctx context.Context, id entityID) (journal.Version,
 	}
 }
 
-// Snapshot returns the latest snapshot that was put for an entity; ok is false if there
-// is none. One that is damaged is a KindCorrupt error: then, as without one, the
-// events from the first on say the same. A snapshot that was just put may be of a state
-// that is not on disk yet, as what [Journal.Load] yields. Nobody may change its state.
+// Snapshot returns the latest snapshot of an entity; ok is false if there is none. If it is damaged, the error is of
+// kind KindCorrupt: then the events from the first on yield the same state, as without a snapshot. A snapshot that was
+// just put may be of a state that is not on disk yet, like what [Journal.Load] yields. Nobody may change its state.
 //
-// After a snapshot the caller goes on with Load from its version, and believes the
-// snapshot only if Load finds the entity at that version or above it.
+// The caller calls Load from the snapshot's version on, and trusts the snapshot only if Load finds the entity at that
+// version or above.
 //
-// Where a retention has deleted events, the snapshot that it has left in the log stands
-// in for one that is missing, damaged or older.
+// If a retention has deleted events, the snapshot that it has written to the log replaces one that is missing, damaged
+// or older.
 func (j *Journal) Snapshot(
 	ctx context.Context, log journal.LogName, key string,
 ) (s journal.Snapshot, ok bool, err error) {

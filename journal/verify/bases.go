@@ -17,7 +17,7 @@ type verifiedBases struct {
 	values map[string][32]byte        // of the index by its keys, hashed, as the records of base batches make them
 	kept   uint64                     // entries of the index for kept events, as these make them
 	found  format.Cut                 // the last one in the log
-	stray  []*strayBases              // base batches behind the cut before
+	stray  []*strayBases              // base batches after the cut before
 	beyond bool                       // there are some that the index does not cover yet
 }
 

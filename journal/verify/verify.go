@@ -153,7 +153,7 @@ type logVerifier struct {
 	types    verifiedTypes
 	days     []format.PromisedDay                   // of which the index has answers, the latest first
 	floor    format.Day                             // the first of which it must have all
-	uses     map[journal.CommandID]journal.UnixNano // of ids that are used again behind what was looked at, or may be
+	uses     map[journal.CommandID]journal.UnixNano // of ids that are used again after what was examined, or may be
 	damages  int                                    // batches that were unreadable or missing so far
 	adrift   bool                                   // the last one was: the next cannot be held against it
 }
@@ -357,7 +357,7 @@ func (l *logVerifier) findDays() (err error) {
 }
 
 // usedBefore finds the latest use of a command id on a day before a commit's, as far back as its window. Of older days
-// the index may have no answers any more.
+// the index may have no answers left.
 func (l *logVerifier) usedBefore(
 	id journal.CommandID, here format.Place, window time.Duration,
 ) (at journal.UnixNano, used bool, err error) {

@@ -66,7 +66,7 @@ type PromisedDay struct {
 	Window time.Duration
 }
 
-// Over says whether nobody was promised the answers of a day any more at the beginning of another one.
+// Over reports whether all promises of the day's answers have ended when the day at begins.
 func (d PromisedDay) Over(at Day, window time.Duration) bool {
 	return d.Day.end() <= journal.UnixNano(at)*dayNanos-journal.UnixNano(max(d.Window, window, MinAnswers))
 }

@@ -6,11 +6,10 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// A retention deletes the first batches of a log. What they left behind is
-// written into the log itself before, as it must be possible to make everything
-// derived from what the log still has: base batches, which have format version 2 and
-// no commits. Their records are events of entities without a snapshot, see kept.go, the state
-// of each entity that loses events, and at last the cut, without which the others count for nothing.
+// A retention deletes the first batches of a log. First it writes what is still needed of them into the log itself,
+// because everything derived must follow from what the log has. It writes base batches, which have format version 2
+// and no commits. Their records are the events of entities without a snapshot (see kept.go), the state of each entity
+// that loses events, and last the cut. Without the cut the others have no effect.
 //
 //	base record                       cut record
 //	uint  length of the rest          uint  length of the rest
@@ -81,7 +80,7 @@ type Cut struct {
 	At       uint64        // sequence of the batch that holds it; not in the record
 }
 
-// appendBaseValue encodes a base without flags and key, as it stands in the index too.
+// appendBaseValue encodes a base without flags and key, as the index has it, too.
 func appendBaseValue(b []byte, x *Base) []byte {
 	w := writer{b}
 	w.uint(uint64(x.Floor))

@@ -99,7 +99,7 @@ func CommitBytes(c *journal.Commit, again time.Duration) int {
 	return n
 }
 
-// commandSize is the length of a command record behind its length.
+// commandSize is the length of a command record without its length field.
 func commandSize(c *journal.Commit, again time.Duration) int {
 	cmd := &c.Command
 	promise := 0
@@ -112,7 +112,7 @@ func commandSize(c *journal.Commit, again time.Duration) int {
 		strSize(len(cmd.Metadata)) + strSize(len(cmd.Data)) + strSize(len(cmd.Reply))
 }
 
-// eventSize is the length of an event record behind its length.
+// eventSize is the length of an event record without its length field.
 func eventSize(e *journal.NewEvent) int {
 	return 1 + strSize(len(e.Type)) + strSize(len(e.ContentType)) + strSize(len(e.Data)) + strSize(len(e.Metadata))
 }

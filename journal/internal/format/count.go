@@ -2,9 +2,8 @@ package format
 
 import "github.com/bulkhead-wasm/bulkhead/journal"
 
-// CountEntry is a log's entry in the index: the batches from the one with the sequence
-// Cut (0: from the first) up to the one with the sequence last have so many bytes. next
-// is where the first event after them stands.
+// CountEntry is a log's entry in the index: the number of bytes of the batches from sequence Cut (0: from the first)
+// to sequence Last. Next is the position of the first event after them.
 type CountEntry struct {
 	Cut, Last uint64
 	Next      journal.Position

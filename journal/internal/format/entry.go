@@ -13,7 +13,7 @@ import (
 //
 //	'e' log key u64 version   an event of an entity: position, times, stamp, fields
 //	'a' u32 day log command id
-//	                          where the command's commit stands; see answers.go
+//	                          the place of the command's commit; see answers.go
 //	'a' u32 day u16 0         for how long the answers of the day were promised. It may be missing
 //	'c' log                   checkpoint: how far the log is indexed
 //	's' log key               the latest snapshot of an entity; see snapshot.go
@@ -99,7 +99,7 @@ func CheckpointLog(key []byte) journal.LogName {
 // LayoutKey is the key of the layout of all other keys.
 var LayoutKey = []byte{'v'}
 
-// sealValue puts the checksum in front of a value built behind four free bytes.
+// sealValue puts the checksum into the four bytes that precede a value.
 func sealValue(b []byte) []byte {
 	binary.LittleEndian.PutUint32(b, crc32.Checksum(b[4:], castagnoli))
 	return b
@@ -122,7 +122,7 @@ func AppendIndexEvent(b []byte, e *journal.Event) []byte {
 	return out
 }
 
-// appendEventValue encodes an event without log, key and version, as it stands in records of kept events, too.
+// appendEventValue encodes an event without log, key and version, as records of kept events have it, too.
 func appendEventValue(b []byte, e *journal.Event) []byte {
 	w := writer{b}
 	w.u64(uint64(e.Position))
@@ -155,7 +155,7 @@ func readEventValue(r *reader, e *journal.Event, t *Texts) bool {
 	return !r.bad
 }
 
-// Place is where a commit stands in its log.
+// Place is the place of a commit in its log.
 type Place struct {
 	First    journal.Position // of the batch
 	Sequence uint64           // of the batch
@@ -186,8 +186,8 @@ func DecodePlace(b []byte) (p Place, ok bool) {
 	return p, !r.bad && len(r.b) == 0
 }
 
-// Checkpoint says that all batches of a log up to sequence are in the index. next
-// is where the first event after them stands.
+// Checkpoint says that all batches of a log up to Sequence are in the index. Next is the position of the first event
+// after them.
 type Checkpoint struct {
 	Sequence uint64
 	Next     journal.Position

@@ -8,18 +8,18 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// An entity without a snapshot cannot do without its events. So a retention keeps them apart: it writes those that
-// are in the batches it deletes, and those that an earlier one has kept, into base batches again, each in a record.
-// They have left the log, whose readers begin behind them, and who reads their entity gets them first.
+// An entity without a snapshot needs its events. So a retention keeps them: it writes those of the batches that it
+// deletes, and those that an earlier retention kept, into base batches, each in a record. Readers of the log begin
+// after them. Readers of their entity get them first.
 //
 //	record of a kept event
 //	uint  length of the rest
 //	u8    5
 //	str   key
 //	uint  version
-//	…     the event, as its entry in the index has it behind the checksum
+//	…     the event, as its entry in the index has it after the checksum
 //
-// Those of a retention stand in the order of their positions, before its base records.
+// The kept events of a retention come in the order of their positions, before its base records.
 const recordKept = 5
 
 // AppendKept appends the record of a kept event.
@@ -33,8 +33,8 @@ func AppendKept(b []byte, e *journal.Event) []byte {
 	return out.b
 }
 
-// readKept takes the rest of a record off r. e is the one before, or zero: positions increase. What is behind the
-// fields is skipped, as in all records. Byte slices are views.
+// readKept takes the rest of a record off r. e is the one before, or zero: positions increase. Bytes after the fields
+// are skipped, as in all records. Byte slices are views.
 func readKept(r *reader, h *BatchHeader, e *journal.Event, t *Texts) bool {
 	before := e.Position
 	*e = journal.Event{Log: h.Log, Key: r.str(), Version: journal.Version(r.uint())}
@@ -64,7 +64,7 @@ func KeptKey(e *journal.Event, sequence uint64) []byte {
 	return KeptPlace(KeptPrefix(e.Log, e.Key), sequence, e.Version)
 }
 
-// ParseKeptKey reads what KeptKey made behind the prefix of an entity.
+// ParseKeptKey decodes a key of KeptKey, without the prefix of its entity.
 func ParseKeptKey(prefix, key []byte) (v journal.Version, sequence uint64, ok bool) {
 	if len(key) != len(prefix)+16 {
 		return 0, 0, false
@@ -78,7 +78,7 @@ func KeptTypeKey(log journal.LogName, name string, sequence uint64) []byte {
 	return binary.BigEndian.AppendUint64(append(IndexPrefix('z', log), name...), sequence)
 }
 
-// ParseKeptTypeKey reads what KeptTypeKey made, behind the prefix of the log.
+// ParseKeptTypeKey decodes a key of KeptTypeKey, without the prefix of its log.
 func ParseKeptTypeKey(prefix, key []byte) (name string, sequence uint64, ok bool) {
 	if len(key) < len(prefix)+8 {
 		return "", 0, false

@@ -26,14 +26,14 @@ type BatchMaker struct {
 	spare   [][]byte // memory of batches that were packed
 }
 
-// Take returns empty memory of at least so many bytes.
+// Take returns empty memory with room for at least size bytes.
 func (m *BatchMaker) Take(size int) []byte {
 	if last := len(m.spare) - 1; last >= 0 {
 		b := m.spare[last]
 		m.spare = m.spare[:last]
 		if cap(b) >= size {
 			return b[:0]
-		} // else it is of no use any more
+		} // else it is dropped
 	}
 	return yield.Uncleared(size)
 }
@@ -55,7 +55,7 @@ func (m *BatchMaker) pack(b []byte, h *BatchHeader) []byte {
 	return yield.Append(append(yield.Uncleared(head+len(small)), b[:head]...), small)
 }
 
-// Finish makes a batch of what stands in b, behind room for the header.
+// Finish makes a batch of b, which has room for the header and then the records.
 func (m *BatchMaker) Finish(b []byte, h *BatchHeader) (batch []byte, hash ChainHash) {
 	const most, count = 1 << 20, 8
 	batch = m.pack(b, h)

@@ -49,9 +49,8 @@ func readSnapshot(r *reader, s *journal.Snapshot) bool {
 	return !r.bad && s.Version > 0 && schema == uint64(s.Schema) && len(s.State) <= journal.MaxSnapshot
 }
 
-// A snapshot in the index stands under its log and entity, and its checksum covers
-// that key too: a state that has got to another entity is no state.
-
+// SnapshotKey is the key of the latest snapshot of an entity. The checksum of the value covers it, so a snapshot under
+// the key of another entity is found to be damaged.
 func SnapshotKey(log journal.LogName, key string) []byte {
 	b := IndexPrefix('s', log)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(key)))

@@ -39,7 +39,7 @@ func DecodeTypeEntry(b []byte) (e TypeEntry, ok bool) {
 		e.Count-1 <= uint64(e.Last-e.First)
 }
 
-// Add counts an event that stands behind all that were counted.
+// Add counts an event after all that were counted.
 func (e *TypeEntry) Add(at journal.Position) {
 	if e.Count == 0 {
 		e.First = at
