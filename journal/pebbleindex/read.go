@@ -79,7 +79,7 @@ func (s *Store) Scan(ctx context.Context, prefix, from []byte, yield func(key, v
 		if bytes.Compare(from, low) > 0 {
 			low = from
 		}
-		it, err := in.db.NewIter(&pebble.IterOptions{LowerBound: low, UpperBound: behind(prefix), UseL6Filters: true})
+		it, err := in.db.NewIter(within(low, prefix))
 		if err != nil {
 			return err
 		}
@@ -112,6 +112,16 @@ func (s *Store) Scan(ctx context.Context, prefix, from []byte, yield func(key, v
 	return err
 }
 
+// within are the options of an iterator of the keys with a prefix, from low on. No key is empty, and Pebble takes an
+// empty key for none: a bound that is empty is left out.
+func within(low, prefix []byte) *pebble.IterOptions {
+	o := &pebble.IterOptions{UpperBound: behind(prefix), UseL6Filters: true}
+	if len(low) > 0 {
+		o.LowerBound = low
+	}
+	return o
+}
+
 // isGroup says whether a prefix is that of a group, for which there are filters.
 func (s *Store) isGroup(prefix []byte) bool {
 	return len(prefix) > 0 && s.opt.Group(prefix) == len(prefix)
@@ -120,8 +130,7 @@ func (s *Store) isGroup(prefix []byte) bool {
 // Last implements [journal.IndexStore].
 func (s *Store) Last(_ context.Context, prefix []byte) (key []byte, ok bool, err error) {
 	err = s.read(func(in *instance) error {
-		end := behind(prefix)
-		it, err := in.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: end, UseL6Filters: true})
+		it, err := in.db.NewIter(within(prefix, prefix))
 		if err != nil {
 			return err
 		}

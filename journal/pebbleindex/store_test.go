@@ -479,3 +479,27 @@ func TestOpenDoesNotWaitForACompaction(t *testing.T) {
 	}
 	closeTest(t, s)
 }
+
+// The empty prefix is that of all keys, also if the slice is not nil. Pebble, when it checks its own invariants as with
+// -race, panics for an empty bound of an iterator that had another one before.
+func TestAnEmptyPrefix(t *testing.T) {
+	s := openTest(t, t.TempDir(), unhurried())
+	fillTest(t, s, 10, 0)
+	addTables(t, s, 1)
+	want := 0
+	for i := range 20 {
+		empty := [][]byte{nil, {}}[i%2]
+		if _, _, err := s.Last(t.Context(), []byte("some prefix")); err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		err := s.Scan(t.Context(), empty, empty, func(_, _ []byte) error { n++; return nil })
+		if want = max(want, n); err != nil || n != want || n < 10 {
+			t.Errorf("%d entries: %v", n, err)
+		}
+		if key, ok, err := s.Last(t.Context(), empty); err != nil || !ok || len(key) == 0 {
+			t.Errorf("the last key is %q (%v): %v", key, ok, err)
+		}
+	}
+	closeTest(t, s)
+}
