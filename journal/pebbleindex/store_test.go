@@ -503,3 +503,53 @@ func TestAnEmptyPrefix(t *testing.T) {
 	}
 	closeTest(t, s)
 }
+
+// replacedTables is a file system on which a compaction replaces the table that is opened next.
+type replacedTables struct {
+	vfs.FS
+	compact atomic.Pointer[func()]
+}
+
+func (f *replacedTables) Open(name string, o ...vfs.OpenOption) (vfs.File, error) {
+	if compact := f.compact.Swap(nil); compact != nil {
+		(*compact)()
+		return nil, &os.PathError{Op: "open", Path: name, Err: os.ErrNotExist}
+	}
+	return f.FS.Open(name, o...)
+}
+
+func TestCheckWhileTablesAreReplaced(t *testing.T) {
+	dir := t.TempDir()
+	o := unhurried()
+	disk := &replacedTables{FS: vfs.Default}
+	o.fs = disk
+	s := openTest(t, dir, o)
+	addTables(t, s, 3)
+	compact := func() {
+		if err := s.Compact(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	disk.compact.Store(&compact)
+	if err := s.Check(t.Context()); err != nil || disk.compact.Load() != nil {
+		t.Errorf("a table that a compaction has replaced: %v", err)
+	}
+	nothing := func() {}
+	disk.compact.Store(&nothing)
+	if err := s.Check(t.Context()); err != nil {
+		t.Errorf("a table that could not be found once: %v", err)
+	}
+	tables, err := filepath.Glob(filepath.Join(dir, "*", "*.sst"))
+	if err != nil || len(tables) == 0 {
+		t.Fatal(tables, err)
+	}
+	for _, path := range tables {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Check(t.Context()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a table that is missing: %v", err)
+	}
+	closeTest(t, s)
+}
