@@ -14,9 +14,9 @@ import (
 )
 
 // The number of descriptors of a process is limited, and a journal that cannot open a file fails. So
-// connections get what is left after the needs of the journal, which grow, and of the process. Whoever
-// accepts a connection takes one descriptor from the host's account, and closes some connections when the
-// journal needs more. In addition the host keeps some descriptors open as a reserve. It closes them when a
+// connections get what is left after the needs of the journal, which grow, and of the process. The
+// code that accepts a connection takes one descriptor from the host's account, and closes some connections when
+// the journal needs more. In addition the host keeps some descriptors open as a reserve. It closes them when a
 // failed journal is closed, which writes files, and opened again, so that this succeeds even if other code in
 // the process has opened descriptors.
 

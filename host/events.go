@@ -17,7 +17,7 @@ import (
 type serviceLog struct {
 	host   *Host
 	wants  service.Selection
-	reader string // who reads; see [service.WithReader]
+	reader string // the name of the reader; see [service.WithReader]
 }
 
 var _ consumer.Log = (*serviceLog)(nil)

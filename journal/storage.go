@@ -119,8 +119,8 @@ type IndexStore interface {
 	Last(ctx context.Context, prefix []byte) (key []byte, ok bool, err error)
 	// Clear removes everything.
 	Clear(ctx context.Context) error
-	// SetAside empties the store as Clear does, also if its content is damaged, and keeps the files that
-	// it had in another place, for whoever looks into the damage, if it can. Those of an earlier
-	// call make room. Nobody else uses the store meanwhile.
+	// SetAside empties the store as Clear does, also if its content is damaged, and moves its
+	// files to another place if it can, so that the damage can be examined. The files of an earlier call are removed.
+	// Nothing else uses the store meanwhile.
 	SetAside(ctx context.Context) error
 }

@@ -8,7 +8,7 @@ import (
 )
 
 // Address is an address of this machine on which a host may listen, again and again, until the test ends.
-// Nobody else who asks for any free port, as other tests do all the time, gets it meanwhile.
+// Meanwhile the system gives its port to no other test that asks for any free port.
 func Address(t testing.TB) string {
 	t.Helper()
 	// A socket that is bound but does not listen reserves the port. Those who ask for any port do not get it;

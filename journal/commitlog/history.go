@@ -105,7 +105,7 @@ func stampAt(
 }
 
 // findStamps finds each log's identity and the stamp at its head when the journal is opened. Damaged batches have none;
-// whoever reads them finds the damage again.
+// a reader finds the damage again.
 func (j *Journal) findStamps(ctx context.Context) error {
 	store := j.storage.Log
 	for name, s := range j.overlay.logs {

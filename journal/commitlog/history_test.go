@@ -32,15 +32,22 @@ type historyModel struct {
 	commits  int
 }
 
-func (m *historyModel) open() {
-	m.lagging = &journaltest.Lagging{}
-	var err error
-	m.journal, err = commitlog.Open(context.Background(), m.lagging.Wrap(m.memory.Storage()),
-		commitlog.Options{MaxBatchBytes: 1 << (7 + m.random.IntN(5)),
-			Clock: func() journal.UnixNano { return journal.UnixNano(m.now.Load()) }})
+// openLagging opens a journal by a clock that shows now, on a storage whose index can be held back.
+func openLagging(
+	t *testing.T, m *journaltest.Memory, now *atomic.Int64, batch int,
+) (*commitlog.Journal, *journaltest.Lagging) {
+	t.Helper()
+	lagging := &journaltest.Lagging{}
+	j, err := commitlog.Open(context.Background(), lagging.Wrap(m.Storage()), commitlog.Options{MaxBatchBytes: batch,
+		Clock: func() journal.UnixNano { return journal.UnixNano(now.Load()) }})
 	if err != nil {
-		m.t.Fatal(err)
+		t.Fatal(err)
 	}
+	return j, lagging
+}
+
+func (m *historyModel) open() {
+	m.journal, m.lagging = openLagging(m.t, m.memory, &m.now, 1<<(7+m.random.IntN(5)))
 }
 
 func (m *historyModel) crash() {

@@ -33,14 +33,7 @@ type keysModel struct {
 }
 
 func (m *keysModel) open() {
-	m.lagging = &journaltest.Lagging{}
-	var err error
-	m.journal, err = commitlog.Open(context.Background(), m.lagging.Wrap(m.memory.Storage()),
-		commitlog.Options{MaxBatchBytes: 1 << (8 + m.random.IntN(8)),
-			Clock: func() journal.UnixNano { return journal.UnixNano(m.now.Load()) }})
-	if err != nil {
-		m.t.Fatal(err)
-	}
+	m.journal, m.lagging = openLagging(m.t, m.memory, &m.now, 1<<(8+m.random.IntN(8)))
 }
 
 func (m *keysModel) close() {

@@ -41,7 +41,7 @@ func (s *Store) read(do func(*instance) error) error {
 }
 
 // readError gives an error of a read its kind. Damage is noted on the disk, too, so that the next Open refuses
-// the store, and whoever opens it makes a new one.
+// the store, and its caller makes a new one.
 func (in *instance) readError(err error) error {
 	if err != nil && isDamage(err) && in.failure() == nil {
 		in.note(err)

@@ -236,6 +236,18 @@ func (t *stream) slot() error {
 	}
 }
 
+// claim takes a slot, and carries the message as carry does. If that fails the slot is free again.
+func (t *stream) claim(m *api.ClientMessage, beside int) (*flight.Carriage, error) {
+	if err := t.slot(); err != nil {
+		return nil, err
+	}
+	carried, err := t.carry(m, beside)
+	if err != nil {
+		<-t.slots
+	}
+	return carried, err
+}
+
 // carry takes the memory of a command or query, and of the call, until the host no longer needs it. A large
 // message is passed on without a copy.
 func (t *stream) carry(m *api.ClientMessage, beside int) (*flight.Carriage, error) {
@@ -300,12 +312,8 @@ func (t *stream) command(m *api.ClientMessage) error {
 	} else if cmd.ID, err = service.ParseCommandID(m.CommandID); err != nil {
 		return err
 	}
-	if err := t.slot(); err != nil {
-		return err
-	}
-	carried, err := t.carry(m, flight.CallBytes)
+	carried, err := t.claim(m, flight.CallBytes)
 	if err != nil {
-		<-t.slots
 		return err
 	}
 	cmd.Carrier = carried
@@ -324,12 +332,8 @@ func (t *stream) query(m *api.ClientMessage) error {
 	if err != nil {
 		return err
 	}
-	if err := t.slot(); err != nil {
-		return err
-	}
-	carried, err := t.carry(m, flight.QueryBytes)
+	carried, err := t.claim(m, flight.QueryBytes)
 	if err != nil {
-		<-t.slots
 		return err
 	}
 	q.Carrier = carried
