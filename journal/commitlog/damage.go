@@ -77,8 +77,7 @@ type sequel struct {
 func (s *sequel) follow(b journal.Block) error {
 	if s.sequence != 0 && (b.Sequence != s.sequence+1 || b.First != s.next) {
 		return journal.Errorf(journal.KindCorrupt, "read", s.log, "batch %d at position %d follows on batch %d, "+
-			"which ends before "+
-			"position %d: a part of the log is missing",
+			"which ends before position %d: a part of the log is missing",
 			b.Sequence, b.First, s.sequence, s.next)
 	}
 	s.sequence, s.next = b.Sequence, b.First

@@ -289,8 +289,7 @@ func (c *tailIndexer) log(ctx context.Context, log journal.LogName) error {
 		}
 		if b.Sequence != at.Sequence+1 || at.Sequence > 0 && b.First != at.Next {
 			return journal.Errorf(journal.KindCorrupt, "open", log, "batch %d at position %d follows on batch %d, "+
-				"which ends before "+
-				"position %d: a part of the log is missing",
+				"which ends before position %d: a part of the log is missing",
 				b.Sequence, b.First, at.Sequence, at.Next)
 		}
 		whole := len(c.pairs)

@@ -281,8 +281,7 @@ func (p *keyPass) positionOf(k *keyPlace, v journal.Version) (journal.Position, 
 
 func (p *keyPass) damaged(k *keyPlace, v journal.Version) error {
 	return journal.Errorf(journal.KindCorrupt, "read", p.log, "the index entry of entity %q for version %d is "+
-		"damaged; rebuild the "+
-		"index", k.key, v)
+		"damaged; rebuild the index", k.key, v)
 }
 
 // take yields the events of an entity before the position second: those that are held, or, if there are none, those of

@@ -366,8 +366,7 @@ func (j *Journal) scanEntity(
 		e = journal.Event{Log: log, Key: key, Version: v}
 		if !ok || !format.DecodeIndexEvent(value, &e, &t) {
 			return journal.Errorf(journal.KindCorrupt, "load", log, "the index entry of entity %q after version %d "+
-				"is damaged; "+
-				"rebuild the index", key, at)
+				"is damaged; rebuild the index", key, at)
 		}
 		if v != at+1 {
 			return gap("load", log, key, at, v)

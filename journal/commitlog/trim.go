@@ -144,8 +144,7 @@ func (j *Journal) storedFloor(
 		}
 		if !good || !format.OpenFloor(bytes.Clone(value), &x) {
 			return journal.Errorf(journal.KindCorrupt, "load", log, "what a retention left of entity %q is damaged "+
-				"in the index; "+
-				"rebuild the index", key)
+				"in the index; rebuild the index", key)
 		}
 		ok = true
 		return stored.ErrStop
@@ -160,6 +159,5 @@ func (j *Journal) storedFloor(
 // trimmedLog is the error for a reader that wants events that a retention has deleted.
 func trimmedLog(log journal.LogName, first journal.Position) error {
 	return journal.Errorf(journal.KindTrimmed, "read", log, "a retention has deleted the events before position %d, "+
-		"which is the "+
-		"first available", first)
+		"which is the first available", first)
 }

@@ -115,8 +115,7 @@ func (t *typeCuts) end() {
 
 func errClosedIndex(log journal.LogName) error {
 	return journal.Errorf(journal.KindClosed, "retain", log, "the journal was closed; the event catalogue is "+
-		"completed when it is "+
-		"next opened")
+		"completed when it is next opened")
 }
 
 // askTypeCut asks the indexer to carry out c, and waits for the answer.
