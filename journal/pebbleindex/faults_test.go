@@ -127,6 +127,51 @@ func TestFailedWrites(t *testing.T) {
 	}
 }
 
+// The power is lost while a store is made, or while Pebble begins another manifest: the store opens, whichever names of
+// files the disk has kept.
+func TestPowerLostWhileOpening(t *testing.T) {
+	t.Parallel()
+	t.Cleanup(func() { leftBehind = append(leftBehind, goleak.IgnoreCurrent()) })
+	seed := prove.Seed(t)
+	for n, more := int64(1), true; more; n++ {
+		disk := vfs.NewCrashableMem()
+		var count atomic.Int64
+		var clones []vfs.FS
+		o := small()
+		o.fs = errorfs.Wrap(disk, errorfs.InjectorFunc(func(op errorfs.Op) error {
+			if op.Kind.ReadOrWrite() == errorfs.OpIsWrite && count.Add(1) == n {
+				for i := range uint64(32) {
+					clones = append(clones, disk.CrashClone(vfs.CrashCloneCfg{
+						UnsyncedDataPercent: 50, RNG: rand.New(rand.NewPCG(seed, i)),
+					}))
+				}
+			}
+			return nil
+		}))
+		for range 2 {
+			s, err := Open(storeDir, o)
+			if err == nil {
+				err = s.Close()
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		more = len(clones) > 0
+		for i, fs := range clones {
+			again := small()
+			again.fs = fs
+			s, err := Open(storeDir, again)
+			if err == nil {
+				err = errors.Join(s.Check(t.Context()), s.Close())
+			}
+			if err != nil {
+				t.Fatalf("-prove.seed=%d, operation %d, clone %d: %v", seed, n, i, err)
+			}
+		}
+	}
+}
+
 // An operation that reads fails once: no read is wrong, and that the system cannot read is no damage.
 func TestFailedReads(t *testing.T) {
 	t.Parallel()

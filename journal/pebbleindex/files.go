@@ -1,8 +1,10 @@
 package pebbleindex
 
 import (
+	"errors"
 	"io"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -70,9 +72,12 @@ func (f *files) Create(name string, category vfs.DiskWriteCategory) (vfs.File, e
 	}
 	var file vfs.File
 	var err error
-	if optional {
+	switch {
+	case optional:
 		f.wait()
 		err = f.room(f.table)
+	case strings.HasPrefix(f.PathBase(name), "marker."):
+		err = f.syncDir(f.PathDir(name))
 	}
 	if err == nil {
 		file, err = f.FS.Create(name, category)
@@ -85,6 +90,16 @@ func (f *files) Create(name string, category vfs.DiskWriteCategory) (vfs.File, e
 	}
 	f.stop(err)
 	return lostFile{}, nil
+}
+
+// syncDir makes the names in a directory survive a loss of power. Pebble syncs the directory of a marker once, after the
+// marker was made: a loss of power before that may keep the marker and lose the file that it names.
+func (f *files) syncDir(name string) error {
+	dir, err := f.FS.OpenDir(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // Link implements [vfs.FS].
