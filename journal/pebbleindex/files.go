@@ -92,8 +92,8 @@ func (f *files) Create(name string, category vfs.DiskWriteCategory) (vfs.File, e
 	return lostFile{}, nil
 }
 
-// syncDir makes the names in a directory survive a loss of power. Pebble syncs the directory of a marker once, after the
-// marker was made: a loss of power before that may keep the marker and lose the file that it names.
+// syncDir makes the names in a directory survive a loss of power. Pebble syncs a marker's directory once, after it has
+// made the marker. A loss of power before that sync could keep the marker and lose the file that it names.
 func (f *files) syncDir(name string) error {
 	dir, err := f.FS.OpenDir(name)
 	if err != nil {
