@@ -32,7 +32,7 @@ func usage(h *hosttest.Host) service.ResourceUsage {
 // collected when they have had no reference for long. All of this also holds after restarts.
 func TestModulesComeAndGo(t *testing.T) {
 	t.Parallel()
-	h := hosttest.New(t)
+	h := hosttest.New(t, func(o *host.Options) { o.ModuleHistory = 1 })
 	modules := func() map[service.Digest]service.StoredModule {
 		t.Helper()
 		m, err := h.Modules()

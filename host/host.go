@@ -182,7 +182,8 @@ func (h *Host) openCore(ctx context.Context) (*core, error) {
 	}
 	if h.modules == nil { // after the journal, whose lock keeps other hosts out of the directory
 		m, err := catalog.OpenModules(modulesDir(h.opt.Dir),
-			catalog.ModuleOptions{Account: h.moduleAccount, Count: h.opt.Budget.Modules, Room: h.moduleRoom})
+			catalog.ModuleOptions{Account: h.moduleAccount, Count: h.opt.Budget.Modules, Room: h.moduleRoom,
+				Earlier: h.opt.ModuleHistory})
 		if err != nil {
 			return nil, errors.Join(err, j.Close(ctx))
 		}

@@ -62,6 +62,9 @@ type Options struct {
 	// ModuleKeep is how long a module without references is kept, counted from when it was last stored or
 	// last referred to. Its machine code is kept as long. Negative: forever. Default 24 h.
 	ModuleKeep time.Duration
+	// ModuleHistory is how many different modules that a service ran before its present one stay stored, so
+	// that it can be rolled back to them. A stopped service keeps none of them. Default 10; at least 1.
+	ModuleHistory int
 	// RingBytes bounds the recent events in memory for the subscribers of each service, in bytes. Default 16
 	// MiB.
 	RingBytes int64
@@ -121,6 +124,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.ModuleKeep == 0 {
 		o.ModuleKeep = 24 * time.Hour
+	}
+	if o.ModuleHistory == 0 {
+		o.ModuleHistory = 10
 	}
 	if o.RecoveryWait == 0 {
 		o.RecoveryWait = time.Second

@@ -94,6 +94,11 @@ func (c *Client) Deploy(ctx context.Context, d service.Deployment) (service.Stat
 		r.method, r.path = http.MethodPut, servicePath(d.Service, "")
 		r.header, r.body, r.length = contentType(api.ContentJSON), body(text), int64(len(text))
 	}
+	return c.deployed(ctx, r, told)
+}
+
+// deployed makes a request that deploys, and returns the service that runs then.
+func (c *Client) deployed(ctx context.Context, r request, told *told) (service.Status, error) {
 	last, err := c.lines(ctx, r, told)
 	if err != nil {
 		return service.Status{}, err
@@ -102,6 +107,37 @@ func (c *Client) Deploy(ctx context.Context, d service.Deployment) (service.Stat
 		return service.Status{}, c.garbled(errors.New("the last line is of something else"), false)
 	}
 	return last.Service.Value(), nil
+}
+
+// Rollback deploys an earlier deployment of a service again, with the same checks as any deployment.
+func (c *Client) Rollback(ctx context.Context, r service.Rollback) (service.Status, error) {
+	told := tell(r.Progress)
+	defer told.end()
+	text, err := json.Marshal(api.Rollback{To: r.To})
+	if err != nil {
+		return service.Status{}, service.Errorf(service.KindInvalid, "rollback: %w", err)
+	}
+	return c.deployed(ctx, request{
+		method: http.MethodPost, path: servicePath(r.Service, "/rollback"), header: contentType(api.ContentJSON),
+		body: body(text), length: int64(len(text)),
+	}, told)
+}
+
+// Deployments reads a page of a service's history, the newest deployment first: at most limit (0: as many as the host
+// chooses) of those with a number below before (0: all).
+func (c *Client) Deployments(
+	ctx context.Context, name service.Name, before service.Version, limit int,
+) (service.DeploymentPage, error) {
+	q := url.Values{}
+	if before > 0 {
+		q.Set("before", strconv.FormatUint(uint64(before), 10))
+	}
+	if limit > 0 {
+		q.Set("limit", strconv.Itoa(limit))
+	}
+	var p service.DeploymentPage
+	err := c.call(ctx, request{method: http.MethodGet, path: servicePath(name, "/deployments"), query: q}, &p)
+	return p, err
 }
 
 // deploymentQuery encodes limits and settings as the parameters of a deployment. They have the names of the

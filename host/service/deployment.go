@@ -1,5 +1,7 @@
 package service
 
+import "time"
+
 // Deployment says which module shall run under which name.
 type Deployment struct {
 	Service Name
@@ -13,6 +15,36 @@ type Deployment struct {
 	// Progress, if not nil, hears how the deployment goes on, one call at a time, until
 	// the deployment returns. It must not block for long.
 	Progress func(Progress)
+}
+
+// DeploymentEntry is a deployment in a service's history.
+type DeploymentEntry struct {
+	// Number names the entry within the service's history. Numbers grow, with gaps, and never change.
+	Number Version   `json:"number"`
+	Time   time.Time `json:"time"` // when it was recorded
+	Spec
+	ModuleVersion string `json:"version,omitempty"`      // that the module's author gave it, if known
+	StateSchema   uint32 `json:"state_schema,omitempty"` // of its snapshots; 0: none, or unknown
+	// Stopped is when the service was stopped, if that ended this deployment. Otherwise the next one did.
+	Stopped time.Time `json:"stopped,omitzero"`
+	Current bool      `json:"current"` // the service runs it
+	Stored  bool      `json:"stored"`  // the host still has the module, so the service can be rolled back to it
+}
+
+// DeploymentPage is a part of a service's history, the newest deployment first.
+type DeploymentPage struct {
+	Deployments []DeploymentEntry `json:"deployments"`
+	// Before is the number before which the next page begins; 0: this is the end of the history.
+	Before Version `json:"before,omitempty"`
+}
+
+// Rollback says which earlier deployment of a service to deploy again.
+type Rollback struct {
+	Service Name
+	// To is the number of the deployment. 0 means the newest one with another module, or other limits or
+	// settings, than the last one. So rolling back twice restores what was there.
+	To       Version
+	Progress func(Progress) // as in [Deployment]
 }
 
 // Progress says how far something long has come: a deployment, an upload, a retention, a

@@ -7,8 +7,8 @@ type StoredModule struct {
 	Digest Digest    `json:"digest"`
 	Size   int64     `json:"size"`  // bytes
 	Since  time.Time `json:"since"` // when it was last stored, or lost its last reference
-	// Services run it, and Earlier ran it before their present module. A module without either can be
-	// deleted, and is collected some time after Since.
+	// Services run it. Earlier ran it before their present module, and may be rolled back to it. A module
+	// without either can be deleted, and is collected some time after Since.
 	Services []Name `json:"services"`
 	Earlier  []Name `json:"earlier"`
 	// CodeBytes is the size of its machine code on disk. Missing code is compiled again.

@@ -60,20 +60,22 @@ type cli struct {
 	JSON   bool            `help:"Print JSON: one object, or one object per line for lists. Errors are printed to standard error as JSON too."`
 	About  versionFlag     `name:"version" env:"-" help:"Print the version and exit."`
 
-	Serve     serveCmd     `cmd:"" help:"Run a host."`
-	Deploy    deployCmd    `cmd:"" help:"Upload a module and run it as a service, or replace the module of a service."`
-	Services  servicesCmd  `cmd:"" help:"List, show or delete services."`
-	Resources resourcesCmd `cmd:"" help:"Show how much of the host's resources is in use, and by whom."`
-	Modules   modulesCmd   `cmd:"" help:"List or delete stored modules."`
-	Send      sendCmd      `cmd:"" help:"Send a command to an entity."`
-	Query     queryCmd     `cmd:"" help:"Send a query to an entity."`
-	Events    eventsCmd    `cmd:"" help:"Read or follow the events of a service or an entity."`
-	Journal   journalCmd   `cmd:"" help:"Back up, restore, verify, dump, export and import journals."`
-	Conform   conformCmd   `cmd:"" help:"Check a module against the rules of the ABI."`
-	Inspect   inspectCmd   `cmd:"" help:"Describe a module: its manifest, sizes, limits, and what it takes to start."`
-	Bench     benchCmd     `cmd:"" help:"Measure a host under load with a bank, then check the journal and the balances."`
-	Version   versionCmd   `cmd:"" help:"Print the version."`
-	Help      helpCmd      `cmd:"" help:"Show the help of a command."`
+	Serve       serveCmd       `cmd:"" help:"Run a host."`
+	Deploy      deployCmd      `cmd:"" help:"Upload a module and run it as a service, or replace the module of a service."`
+	Deployments deploymentsCmd `cmd:"" help:"Show the history of a service: which modules it ran, since when, and with which limits."`
+	Rollback    rollbackCmd    `cmd:"" help:"Deploy an earlier deployment of a service again, with its module, limits and settings."`
+	Services    servicesCmd    `cmd:"" help:"List, show or delete services."`
+	Resources   resourcesCmd   `cmd:"" help:"Show how much of the host's resources is in use, and by whom."`
+	Modules     modulesCmd     `cmd:"" help:"List or delete stored modules."`
+	Send        sendCmd        `cmd:"" help:"Send a command to an entity."`
+	Query       queryCmd       `cmd:"" help:"Send a query to an entity."`
+	Events      eventsCmd      `cmd:"" help:"Read or follow the events of a service or an entity."`
+	Journal     journalCmd     `cmd:"" help:"Back up, restore, verify, dump, export and import journals."`
+	Conform     conformCmd     `cmd:"" help:"Check a module against the rules of the ABI."`
+	Inspect     inspectCmd     `cmd:"" help:"Describe a module: its manifest, sizes, limits, and what it takes to start."`
+	Bench       benchCmd       `cmd:"" help:"Measure a host under load with a bank, then check the journal and the balances."`
+	Version     versionCmd     `cmd:"" help:"Print the version."`
+	Help        helpCmd        `cmd:"" help:"Show the help of a command."`
 }
 
 // helpCmd is --help as a verb.

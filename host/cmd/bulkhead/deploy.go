@@ -1,12 +1,8 @@
 package main
 
 import (
-	"fmt"
-	"io"
 	"os"
 
-	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
-	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
@@ -65,12 +61,6 @@ func (c *deployCmd) Run(e *env) error {
 		return err
 	}
 	bar.done()
-	if !e.json { // the JSON contains them
-		e.warn(s.Warnings...)
-	}
-	e.print(api.ServiceOf(s), func(w io.Writer) {
-		fmt.Fprintf(w, "%s runs %s with %d shards, at position %d\n", safetext.Text(string(s.Spec.Service)),
-			s.Spec.Module, len(s.Shards), s.Head)
-	})
+	printDeployed(e, &s)
 	return nil
 }

@@ -2,6 +2,8 @@
 //
 //	bulkhead serve              run a host
 //	bulkhead deploy             upload a module and make it a service
+//	bulkhead deployments        show the history of a service
+//	bulkhead rollback           deploy an earlier deployment again
 //	bulkhead services           list, show or delete services
 //	bulkhead send               send a command to an entity
 //	bulkhead query              ask an entity

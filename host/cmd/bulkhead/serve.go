@@ -43,7 +43,8 @@ type serveCmd struct {
 	LogBurst    size          `default:"256KiB" placeholder:"SIZE" help:"Number of bytes that the host may log about one service at once before --log-rate applies, at least 16KiB. Default ${default}."`
 	LogBuffer   size          `default:"1MiB" placeholder:"SIZE" help:"Maximum number of bytes of the log that wait while nobody reads standard error. Further lines are dropped, counted, and reported in the log. Default ${default}."`
 
-	ModuleKeep time.Duration `name:"module-keep" default:"24h" placeholder:"TIME" help:"How long a module stays on disk after no service runs it, or ran it last. 0 keeps it forever. Default ${default}."`
+	ModuleKeep    time.Duration `name:"module-keep" default:"24h" placeholder:"TIME" help:"How long a module stays on disk after no service refers to it any more. 0 keeps it forever. Default ${default}."`
+	ModuleHistory int           `name:"module-history" default:"10" placeholder:"N" help:"Number of different earlier modules of each service that stay on disk, so that the service can be rolled back to them. At least 1. Default ${default}."`
 
 	Limits  limitFlags   `embed:"" prefix:"limit-" group:"Limits of services that are deployed without limits of their own (a service keeps its limits until it is deployed again; 0 is the default)"`
 	Start   startFlags   `embed:"" prefix:"start-" group:"Starts of services (0 is the default)"`
@@ -158,6 +159,7 @@ func (c *serveCmd) host(logger *slog.Logger) (o host.Options) {
 	o.LogBurst = int64(c.LogBurst)
 	o.Ceiling = c.Ceiling.ceiling()
 	o.ModuleKeep = cmp.Or(c.ModuleKeep, -1)
+	o.ModuleHistory = max(c.ModuleHistory, 1)
 	o.Budget.Readers = c.Reading.Readers
 	o.MaxWaitingReaders = c.Reading.Waiting
 	o.RecentEventBytes = int64(c.Reading.Recent)

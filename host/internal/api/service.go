@@ -67,6 +67,11 @@ type Deployment struct {
 	Settings service.Settings `json:"settings,omitzero"`
 }
 
+// Rollback is the body of POST /v1/services/{service}/rollback: which earlier deployment to deploy again.
+type Rollback struct {
+	To service.Version `json:"to,omitempty"` // its number; 0: the newest that differs from the last one
+}
+
 // Service describes a service and its present status.
 type Service struct {
 	service.Status

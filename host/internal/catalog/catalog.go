@@ -54,6 +54,8 @@ type Facts struct {
 	// KeptFrom is the position of the first event of the service's log when the module was last
 	// checked against what retentions have left of the log; 0: unknown.
 	KeptFrom journal.Position `json:"kept_from,omitempty"`
+	// ModuleVersion is the version that the module's author gave it; empty: none, or unknown.
+	ModuleVersion string `json:"module_version,omitempty"`
 }
 
 // same reports whether two facts are equal, except for the start time, which always differs.
@@ -73,6 +75,8 @@ type Journal interface {
 	Append(ctx context.Context, c *journal.Commit, done func(journal.Receipt, error)) error
 	Read(ctx context.Context, log journal.LogName, after journal.Position, limit int,
 		yield func(*journal.Event) error) error
+	Load(ctx context.Context, log journal.LogName, key string, after journal.Version,
+		yield func(*journal.Event) error) (journal.Version, error)
 }
 
 // Catalog is an open catalog. It is safe for concurrent use.
@@ -82,9 +86,9 @@ type Catalog struct {
 
 	mu       sync.Mutex // guards all below; held while a deployment is journaled
 	deployed map[service.Name]Deployment
-	stopped  map[service.Name]Deployment      // the last deployment of each stopped service
-	earlier  map[service.Name]service.Digest  // the module that ran before the deployed one
-	versions map[service.Name]journal.Version // of the entity in the log
+	stopped  map[service.Name]Deployment       // the last deployment of each stopped service
+	earlier  map[service.Name][]service.Digest // the last modules before the deployed one, the newest first
+	versions map[service.Name]journal.Version  // of the entity in the log
 }
 
 // Open reads the deployments from the journal. An error of kind KindInternal means that the host's
@@ -92,7 +96,7 @@ type Catalog struct {
 func Open(ctx context.Context, m *Modules, j Journal) (*Catalog, error) {
 	c := &Catalog{Modules: m, journal: j, deployed: map[service.Name]Deployment{},
 		stopped: map[service.Name]Deployment{},
-		earlier: map[service.Name]service.Digest{}, versions: map[service.Name]journal.Version{}}
+		earlier: map[service.Name][]service.Digest{}, versions: map[service.Name]journal.Version{}}
 	err := j.Read(ctx, Log, 0, 0, func(e *journal.Event) error {
 		name := service.Name(e.Key)
 		c.versions[name] = e.Version
@@ -190,14 +194,20 @@ func (c *Catalog) deploy(ctx context.Context, spec service.Spec, known Facts) er
 }
 
 // noteDeployed applies a deployment to the maps. It returns the modules that the service referred
-// to before. The caller holds mu, or is Open.
+// to before and may refer to no longer. The caller holds mu, or is Open.
 func (c *Catalog) noteDeployed(d Deployment) (before []service.Digest) {
 	name := d.Spec.Service
 	if old, ok := c.deployed[name]; ok && old.Spec.Module != d.Spec.Module {
-		if e, ok := c.earlier[name]; ok {
-			before = append(before, e)
+		// A module that returns leaves its earlier place.
+		all := slices.DeleteFunc(c.earlier[name], func(e service.Digest) bool {
+			return e == old.Spec.Module || e == d.Spec.Module
+		})
+		all = slices.Insert(all, 0, old.Spec.Module)
+		if most := max(c.opt.Earlier, 1); len(all) > most {
+			before = slices.Clone(all[most:])
+			all = slices.Clip(all[:most])
 		}
-		c.earlier[name] = old.Spec.Module
+		c.earlier[name] = all
 	}
 	c.deployed[name] = d
 	delete(c.stopped, name)
@@ -207,10 +217,7 @@ func (c *Catalog) noteDeployed(d Deployment) (before []service.Digest) {
 // noteDeleted applies a deletion to the maps: a running service becomes stopped, a stopped one is
 // removed. Otherwise it is like noteDeployed.
 func (c *Catalog) noteDeleted(name service.Name) (before []service.Digest) {
-	before = append(before, c.deployed[name].Spec.Module)
-	if e, ok := c.earlier[name]; ok {
-		before = append(before, e)
-	}
+	before = append(slices.Clone(c.earlier[name]), c.deployed[name].Spec.Module)
 	if d, ok := c.deployed[name]; ok {
 		c.stopped[name] = d
 	} else {

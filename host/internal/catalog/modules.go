@@ -29,6 +29,9 @@ type ModuleOptions struct {
 	// Room returns nil if the given number of bytes may be written to disk now, and otherwise a
 	// [*service.Error] with the reason.
 	Room func(bytes int64) error
+	// Earlier is the number of modules of a service before the present one that stay stored for
+	// rollbacks. Values below 1 mean 1.
+	Earlier int
 }
 
 // Modules are the module files. Equal modules share one file. The modification time of a file is
@@ -118,7 +121,7 @@ func (m *Modules) Put(module []byte) (service.Digest, error) {
 // MayPut returns the error that Put would return now for a module of the given size, so that an
 // upload can be refused early. A later Put may have another result.
 func (m *Modules) MayPut(d service.Digest, bytes int64) error {
-	if _, err := os.Stat(m.path(d)); err == nil {
+	if m.Has(d) {
 		return nil
 	}
 	m.mu.Lock()
@@ -224,6 +227,12 @@ func (m *Modules) Get(d service.Digest) ([]byte, error) {
 			"the file of module %s is damaged; upload the module again", d)
 	}
 	return module, nil
+}
+
+// Has reports whether a module is stored, without reading it.
+func (m *Modules) Has(d service.Digest) bool {
+	_, err := os.Stat(m.path(d))
+	return err == nil
 }
 
 // Check is Get for a caller that does not need the content: it reads the file in pieces and returns

@@ -10,9 +10,9 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// A service refers to the module that it runs, and to the one that it ran before, so that a
-// rollback needs no upload. All other modules may be deleted or collected. The log keeps the events
-// of a deleted module; only re-executing its commands needs the module itself.
+// A service refers to the module that it runs, and to some that it ran before, so that a rollback
+// needs no upload; see [ModuleOptions]. All other modules may be deleted or collected. The log keeps
+// the events of a deleted module; only re-executing its commands needs the module itself.
 
 // ModuleUse returns the stored modules with the services that refer to them, sorted by digest.
 func (c *Catalog) ModuleUse() ([]service.StoredModule, error) {
@@ -47,7 +47,7 @@ func (c *Catalog) referring() map[service.Digest]*referrers {
 		d := c.deployed[name].Spec.Module
 		r := of(d)
 		r.run = append(r.run, name)
-		if before, ok := c.earlier[name]; ok && before != d {
+		for _, before := range c.earlier[name] {
 			r := of(before)
 			r.earlier = append(r.earlier, name)
 		}
@@ -60,7 +60,7 @@ func (c *Catalog) references(d service.Digest) (run, earlier []service.Name) {
 	for name := range c.deployed {
 		if c.deployed[name].Spec.Module == d {
 			run = append(run, name)
-		} else if before, ok := c.earlier[name]; ok && before == d {
+		} else if slices.Contains(c.earlier[name], d) {
 			earlier = append(earlier, name)
 		}
 	}

@@ -192,6 +192,47 @@ func (f *fake) DeleteModule(d service.Digest) error {
 	return service.Errorf(service.KindNotFound, "no module %s is stored", d)
 }
 
+func (f *fake) Deployments(
+	_ context.Context, name service.Name, before service.Version, limit int,
+) (service.DeploymentPage, error) {
+	f.calls.Add(1)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s, err := f.find(name)
+	if err != nil {
+		return service.DeploymentPage{}, err
+	}
+	p := service.DeploymentPage{}
+	for n := service.Version(5); n > 0; n-- { // so many deployments has each service
+		if before > 0 && n >= before {
+			continue
+		}
+		if len(p.Deployments) == limit {
+			p.Before = n + 1
+			break
+		}
+		p.Deployments = append(p.Deployments, service.DeploymentEntry{Number: n, Spec: s.status.Spec, Current: n == 5})
+	}
+	return p, nil
+}
+
+func (f *fake) Rollback(_ context.Context, r service.Rollback) (service.Status, error) {
+	f.calls.Add(1)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s, err := f.find(r.Service)
+	if err != nil {
+		return service.Status{}, err
+	}
+	if r.To > 5 {
+		return service.Status{}, service.Errorf(service.KindNotFound, "no deployment %d", r.To)
+	}
+	if r.Progress != nil {
+		r.Progress(service.Progress{Stage: "draining"})
+	}
+	return s.status, nil
+}
+
 func (f *fake) Delete(_ context.Context, name service.Name) error {
 	f.calls.Add(1)
 	f.mu.Lock()

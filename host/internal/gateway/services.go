@@ -25,6 +25,11 @@ type deployer interface {
 	Deploy(ctx context.Context, d service.Deployment) (service.Status, error)
 	// Delete stops a service.
 	Delete(ctx context.Context, name service.Name) error
+	// Deployments reads a page of a service's history, the newest first. Rollback deploys an entry of it again.
+	Deployments(
+		ctx context.Context, name service.Name, before service.Version, limit int,
+	) (service.DeploymentPage, error)
+	Rollback(ctx context.Context, r service.Rollback) (service.Status, error)
 }
 
 // deployerRoutes are the routes of a deployer.
@@ -37,6 +42,11 @@ func (s *Server) deployerRoutes() []route {
 			"POST", "/v1/services/{service}/deployments", guarded,
 			takes{deploymentNames, moduleBody, lines}, s.uploadAndDeploy,
 		},
+		{
+			"GET", "/v1/services/{service}/deployments", guarded,
+			takes{params: []string{"before", "limit"}}, s.listDeployments,
+		},
+		{"POST", "/v1/services/{service}/rollback", guarded, takes{body: jsonBody, answers: lines}, s.rollback},
 	}
 }
 
@@ -218,7 +228,8 @@ func (s *Server) deployService(a *answer, r *http.Request) error {
 	if d.Module == (service.Digest{}) {
 		return service.Errorf(service.KindInvalid, "the deployment names no module")
 	}
-	return s.deploy(a, r, service.Deployment{Service: name, Digest: d.Module, Limits: d.Limits, Settings: d.Settings})
+	return s.deploy(a, r, d.Settings.Shards, s.deploying(service.Deployment{Service: name, Digest: d.Module,
+		Limits: d.Limits, Settings: d.Settings}))
 }
 
 func (s *Server) uploadAndDeploy(a *answer, r *http.Request) error {
@@ -236,7 +247,8 @@ func (s *Server) uploadAndDeploy(a *answer, r *http.Request) error {
 		return err
 	}
 	defer ended()
-	return s.deploy(a, r, service.Deployment{Service: name, Module: module, Limits: limits, Settings: settings})
+	d := service.Deployment{Service: name, Module: module, Limits: limits, Settings: settings}
+	return s.deploy(a, r, settings.Shards, s.deploying(d))
 }
 
 // deploymentNames are the parameters of a deployment: the members of limits and settings.
@@ -280,29 +292,91 @@ func deploymentParams(q url.Values) (service.Limits, service.Settings, error) {
 	return v.Limits, v.Settings, v.Settings.WithDefaults().Validate()
 }
 
-// deploy deploys d, and answers with the service or, on request, with lines of progress and then the service.
-func (s *Server) deploy(a *answer, r *http.Request, d service.Deployment) error {
+// deployment makes a service run a module. progress may be nil.
+type deployment func(ctx context.Context, progress func(service.Progress)) (service.Status, error)
+
+// deploying is the deployment d.
+func (s *Server) deploying(d service.Deployment) deployment {
+	return func(ctx context.Context, progress func(service.Progress)) (service.Status, error) {
+		d.Progress = progress
+		return s.deployer.Deploy(ctx, d)
+	}
+}
+
+// deploy does a deployment with that number of shards (0: unknown), and answers with the service or, on request, with
+// lines of progress and then the service.
+func (s *Server) deploy(a *answer, r *http.Request, shards int, do deployment) error {
+	shards = or(shards, service.GreatestShards)
 	if !prefers(r, api.ContentLines) {
 		// first, so that a deployment that was made is not reported as refused
-		if err := a.takeStatus(or(d.Settings.Shards, service.GreatestShards)); err != nil {
+		if err := a.takeStatus(shards); err != nil {
 			return err
 		}
-		status, err := s.deployer.Deploy(r.Context(), d)
+		status, err := do(r.Context(), nil)
 		if err != nil {
 			return err
 		}
 		return s.showService(a, status)
 	}
-	return s.streamProgress(a, r, or(d.Settings.Shards, service.GreatestShards),
-		func(ctx context.Context, progress func(service.Progress)) (any, error) {
-			d.Progress = progress
-			status, err := s.deployer.Deploy(ctx, d)
-			if err != nil {
-				return nil, err
-			}
-			deployed := api.ServiceOf(status)
-			return api.DeployLine{Service: &deployed}, nil
-		})
+	return s.streamProgress(a, r, shards, func(ctx context.Context, progress func(service.Progress)) (any, error) {
+		status, err := do(ctx, progress)
+		if err != nil {
+			return nil, err
+		}
+		deployed := api.ServiceOf(status)
+		return api.DeployLine{Service: &deployed}, nil
+	})
+}
+
+// deploymentRoom is what an entry of a history takes in memory, as a structure and as JSON, in bytes.
+const deploymentRoom = 4 << 10
+
+// listDeployments answers with a page of a service's history.
+func (s *Server) listDeployments(a *answer, r *http.Request) error {
+	name, err := pathService(r)
+	if err != nil {
+		return err
+	}
+	limit, err := parseLimit(a.params.Get("limit"))
+	if err != nil {
+		return err
+	}
+	before := uint64(0)
+	if text := a.params.Get("before"); text != "" {
+		if before, err = strconv.ParseUint(text, 10, 64); err != nil {
+			return service.Errorf(service.KindInvalid, "before is %.80q; it is the number of a deployment", text)
+		}
+	}
+	if err := a.Take(limit * deploymentRoom); err != nil {
+		return err
+	}
+	page, err := s.deployer.Deployments(r.Context(), name, service.Version(before), limit)
+	if err != nil {
+		return err
+	}
+	if page.Deployments == nil {
+		page.Deployments = []service.DeploymentEntry{}
+	}
+	return a.json(http.StatusOK, page)
+}
+
+// rollback deploys an earlier deployment again.
+func (s *Server) rollback(a *answer, r *http.Request) error {
+	name, err := pathService(r)
+	if err != nil {
+		return err
+	}
+	body, err := s.readBody(a, r, maxDeployment)
+	if err != nil {
+		return err
+	}
+	var want api.Rollback
+	if err := service.DecodeJSON(body, &want); err != nil {
+		return prefixError("the rollback", err)
+	}
+	return s.deploy(a, r, 0, func(ctx context.Context, p func(service.Progress)) (service.Status, error) {
+		return s.deployer.Rollback(ctx, service.Rollback{Service: name, To: want.To, Progress: p})
+	})
 }
 
 // work takes long and reports its progress. Its result is a line of an answer.

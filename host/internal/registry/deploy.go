@@ -257,7 +257,7 @@ func (s *Registry) build(
 		return nil, err
 	}
 	facts := catalog.Facts{Tariff: m.Tariff, Start: took, Encoding: cmp.Or(m.Manifest.Encoding, abi.EncodingJSON),
-		StateSchema: m.Manifest.StateSchema}
+		StateSchema: m.Manifest.StateSchema, ModuleVersion: catalog.ShortVersion(m.Manifest.Version)}
 	op := "deploy"
 	if recorded {
 		op = "start"
