@@ -6,8 +6,8 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// maxDeployments bounds a page of a history.
-const maxDeployments = 1000
+// maxPage bounds the entries of a page.
+const maxPage = 1000
 
 // Deployments reads a page of a service's history, the newest deployment first: at most limit of those with a number
 // below before. A before of 0 means the end of the history, and a limit of 0 or above 1000 means 1000. A service that
@@ -19,8 +19,8 @@ func (h *Host) Deployments(
 	if err != nil {
 		return service.DeploymentPage{}, err
 	}
-	if limit <= 0 || limit > maxDeployments {
-		limit = maxDeployments
+	if limit <= 0 || limit > maxPage {
+		limit = maxPage
 	}
 	found, more, err := c.catalog.History(ctx, name, before, limit)
 	if err != nil {

@@ -124,6 +124,8 @@ type ShardStatus struct {
 type EntityFaults struct {
 	Count  int           `json:"count"`  // number of these entities, as far as they are remembered
 	Latest []EntityFault `json:"latest"` // some of them
+	// Quarantined is the number of those that cannot be hydrated; [QuarantinePage] lists them.
+	Quarantined int `json:"quarantined"`
 }
 
 // IsZero reports whether there are none.

@@ -64,6 +64,8 @@ type cli struct {
 	Deploy      deployCmd      `cmd:"" help:"Upload a module and run it as a service, or replace the module of a service."`
 	Deployments deploymentsCmd `cmd:"" help:"Show the history of a service: which modules it ran, since when, and with which limits."`
 	Rollback    rollbackCmd    `cmd:"" help:"Deploy an earlier deployment of a service again, with its module, limits and settings."`
+	Quarantine  quarantineCmd  `cmd:"" help:"List the entities of a service that its module cannot bring back from their events."`
+	Release     releaseCmd     `cmd:"" help:"Try at once to bring back a quarantined entity."`
 	Services    servicesCmd    `cmd:"" help:"List, show or delete services."`
 	Resources   resourcesCmd   `cmd:"" help:"Show how much of the host's resources is in use, and by whom."`
 	Modules     modulesCmd     `cmd:"" help:"List or delete stored modules."`

@@ -4,6 +4,8 @@
 //	bulkhead deploy             upload a module and make it a service
 //	bulkhead deployments        show the history of a service
 //	bulkhead rollback           deploy an earlier deployment again
+//	bulkhead quarantine         list entities that cannot be brought back
+//	bulkhead release            try at once to bring one back
 //	bulkhead services           list, show or delete services
 //	bulkhead send               send a command to an entity
 //	bulkhead query              ask an entity

@@ -46,7 +46,9 @@ var forms = map[string]any{
 	"Settings":   service.Settings{},
 	"Deployment": Deployment{}, "Service": Service{}, "Services": Services{}, "Resources": Resources{},
 	"Modules": service.Modules{}, "DeploymentPage": service.DeploymentPage{},
-	"DeployLine": DeployLine{}, "UploadLine": UploadLine{}, "Reply": Reply{},
+	"QuarantinePage": service.QuarantinePage{},
+	"Released":       service.Released{},
+	"DeployLine":     DeployLine{}, "UploadLine": UploadLine{}, "Reply": Reply{},
 	"QueryReply": QueryReply{}, "Event": Event{}, "Page": Page{}, "EntityPage": EntityPage{},
 	"ClientMessage": ClientMessage{},
 	"ServerMessage": ServerMessage{}, "Health": Health{}, "Readiness": Readiness{},
@@ -437,20 +439,38 @@ func TestTraceparent(t *testing.T) {
 	}
 }
 
+func TestReadinessCountsQuarantinedEntities(t *testing.T) {
+	many := map[service.Name]int{}
+	for i := range 150 {
+		many[service.Name(fmt.Sprintf("s%03d", i))] = i + 1
+	}
+	r := ReadinessOf(nil, many, true)
+	if q := r.Quarantined; r.Status != "ready" || q == nil || q.Count != 150*151/2 || len(q.Services) != maxListed ||
+		q.Services["s099"] != 100 {
+		t.Errorf("got %+v", q)
+	}
+	if q := ReadinessOf(nil, many, false).Quarantined; q == nil || q.Count != 150*151/2 || len(q.Services) != 0 {
+		t.Errorf("without names: %+v", q)
+	}
+	if q := ReadinessOf(nil, nil, true).Quarantined; q != nil {
+		t.Errorf("without any: %+v", q)
+	}
+}
+
 func TestReadinessIsBounded(t *testing.T) {
 	states := map[service.Name]service.State{"fine": service.StateRunning, "swapped": service.StateDraining,
 		"broken": service.StateFailed}
 	for i := range 1000 {
 		states[service.Name(fmt.Sprintf("s%03d", i))] = service.StateStarting
 	}
-	r := ReadinessOf(states, true)
+	r := ReadinessOf(states, nil, true)
 	starting, failed := r.Services[service.StateStarting], r.Services[service.StateFailed]
 	if r.Status != "ready" || len(r.Services) != 2 || starting.Count != 1000 || len(starting.Names) != maxListed ||
 		starting.Names[99] != "s099" ||
 		failed.Count != 1 || !slices.Equal(failed.Names, []service.Name{"broken"}) {
 		t.Errorf("got %+v", r)
 	}
-	if r := ReadinessOf(states, false); r.Services[service.StateStarting].Count != 1000 ||
+	if r := ReadinessOf(states, nil, false); r.Services[service.StateStarting].Count != 1000 ||
 		r.Services[service.StateStarting].Names != nil {
 		t.Errorf("without names: %+v", r)
 	}

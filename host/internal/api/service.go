@@ -138,6 +138,16 @@ type Health struct {
 type Readiness struct {
 	Status   string                            `json:"status"`   // "ready"
 	Services map[service.State]ServicesInState `json:"services"` // by state, without running ones
+	// Quarantined counts the entities that modules cannot hydrate; left out if there are none.
+	Quarantined *QuarantinedEntities `json:"quarantined,omitempty"`
+}
+
+// QuarantinedEntities counts quarantined entities.
+type QuarantinedEntities struct {
+	Count int `json:"count"` // of all services
+	// Services has the number of the first services that have any, by name; for those who have the host's
+	// token, if it has one.
+	Services map[service.Name]int `json:"services,omitempty"`
 }
 
 // ServicesInState are the services that are in one state.
@@ -149,8 +159,9 @@ type ServicesInState struct {
 // maxListed is how many services a [Readiness] names in each state.
 const maxListed = 100
 
-// ReadinessOf counts the services that are not ready for commands. It names them if named is set.
-func ReadinessOf(states map[service.Name]service.State, named bool) Readiness {
+// ReadinessOf counts the services that are not ready for commands, and the quarantined entities. It names the services
+// if named is set.
+func ReadinessOf(states map[service.Name]service.State, quarantined map[service.Name]int, named bool) Readiness {
 	r := Readiness{Status: "ready", Services: map[service.State]ServicesInState{}}
 	for _, name := range slices.Sorted(maps.Keys(states)) {
 		state := states[name]
@@ -163,6 +174,15 @@ func ReadinessOf(states map[service.Name]service.State, named bool) Readiness {
 			in.Names = append(in.Names, name)
 		}
 		r.Services[state] = in
+	}
+	for _, name := range slices.Sorted(maps.Keys(quarantined)) {
+		if r.Quarantined == nil {
+			r.Quarantined = &QuarantinedEntities{Services: map[service.Name]int{}}
+		}
+		r.Quarantined.Count += quarantined[name]
+		if named && len(r.Quarantined.Services) < maxListed {
+			r.Quarantined.Services[name] = quarantined[name]
+		}
 	}
 	return r
 }

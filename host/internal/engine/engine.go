@@ -26,10 +26,12 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -320,10 +322,49 @@ func (e *Engine) Faults() service.EntityFaults {
 	for _, s := range e.shards {
 		if f := s.faults.status.Load(); f != nil {
 			all.Count += f.Count
+			all.Quarantined += f.Quarantined
 			all.Latest = append(all.Latest, f.Latest[:min(len(f.Latest), listed-len(all.Latest))]...)
 		}
 	}
 	return all
+}
+
+// Quarantine returns the entities that the module could not hydrate since New, by key: at most limit of those after a
+// key. It may be called at any time.
+func (e *Engine) Quarantine(after service.Key, limit int) service.QuarantinePage {
+	var p service.QuarantinePage
+	for _, s := range e.shards {
+		list := s.faults.quarantined.Load()
+		if list == nil {
+			continue
+		}
+		p.Count += len(*list)
+		for _, f := range *list {
+			if f.Key > after {
+				p.Entities = append(p.Entities, f)
+			}
+		}
+	}
+	slices.SortFunc(p.Entities, func(x, y service.EntityFault) int { return cmp.Compare(x.Key, y.Key) })
+	if len(p.Entities) > limit {
+		p.Entities = p.Entities[:limit]
+		p.After = p.Entities[limit-1].Key
+	}
+	return p
+}
+
+// Release tries to hydrate an entity at once, even if it is quarantined and its next attempt is not due. done gets
+// whether it was quarantined, or why it cannot be hydrated. In all else Release is like Submit.
+func (e *Engine) Release(key service.Key, done func(service.Released, error)) error {
+	t := &task{command: service.Command{Service: e.options.Spec.Service, Key: key}, release: true}
+	t.snapshot = func(err error) {
+		if err != nil {
+			done(service.Released{}, err)
+			return
+		}
+		done(service.Released{Quarantined: t.quarantined}, nil)
+	}
+	return e.put(t)
 }
 
 // shardOf returns the shard that owns a key. The hash is FNV-1a, so the result is the same in

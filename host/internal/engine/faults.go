@@ -2,6 +2,7 @@ package engine
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -29,6 +30,8 @@ var retryBackoff = lifecycle.Backoff{First: time.Second, Max: 5 * time.Minute}
 type faultTable struct {
 	all    map[service.Key]*entityFaults
 	status atomic.Pointer[service.EntityFaults] // for any reader; replaced with each change
+	// quarantined are the entities that cannot be hydrated, by key; like status.
+	quarantined atomic.Pointer[[]service.EntityFault]
 }
 
 // entityFaults are the failures of one entity; each may be nil.
@@ -74,6 +77,16 @@ func (a *faultTable) refuses(key service.Key) *service.Error {
 	err := *x.hydration.err
 	err.Fuel, err.RetryAfter = 0, wait
 	return &err
+}
+
+// retry makes the next attempt to hydrate an entity due at once. It reports whether the last one failed.
+func (a *faultTable) retry(key service.Key) bool {
+	x := a.all[key]
+	if x == nil || x.hydration == nil {
+		return false
+	}
+	x.hydration.next = time.Time{}
+	return true
 }
 
 // suspects returns the range of events that have to be applied one by one, because it is not known
@@ -193,6 +206,14 @@ func (a *faultTable) changed() {
 			out.Latest = append(out.Latest, x.snapshot.entry(key, service.CannotSnapshot))
 		}
 	}
+	quarantined := []service.EntityFault{}
+	for _, key := range slices.Sorted(maps.Keys(a.all)) {
+		if f := a.all[key].hydration; f != nil {
+			quarantined = append(quarantined, f.entry(key, service.CannotHydrate))
+		}
+	}
+	out.Quarantined = len(quarantined)
+	a.quarantined.Store(&quarantined)
 	a.status.Store(out)
 }
 

@@ -129,12 +129,28 @@ func (s *shard) carryOut(t *task) {
 	switch {
 	case t.answer != nil:
 		s.query(t)
+	case t.release:
+		s.tryAgain(t)
 	case t.snapshot != nil:
 		s.keep(t)
 	default:
 		s.command(t)
 	}
 	s.counted()
+}
+
+// tryAgain hydrates an entity on request, whether its next attempt is due or not.
+func (s *shard) tryAgain(t *task) {
+	if s.faults.retry(t.command.Key) {
+		t.quarantined = true
+	}
+	switch _, err, parked := s.resident(t); {
+	case parked:
+	case err != nil:
+		t.fail(err)
+	default:
+		t.snapshot(nil)
+	}
 }
 
 // counted publishes the shard's present figures.

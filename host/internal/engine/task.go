@@ -24,7 +24,10 @@ type task struct {
 	// Exactly one of these three is set. It is called exactly once.
 	reply    func(service.Reply, error)      // of a command
 	answer   func(service.QueryReply, error) // of a query
-	snapshot func(error)                     // of a request for a snapshot
+	snapshot func(error)                     // of a request for a snapshot, or to release an entity
+	// release makes the task one that only hydrates the entity. quarantined is set by the shard if the
+	// last hydration of that had failed.
+	release, quarantined bool
 
 	// The result, set by the shard.
 	outcome service.Outcome

@@ -24,17 +24,18 @@ import (
 // fake is a host of the services bank, which speaks JSON, and blob, which does not. The type of a command
 // says what it does; see carryOut.
 type fake struct {
-	mu        sync.Mutex
-	services  map[service.Name]*fakeService
-	ready     error
-	deployErr error
-	gate      chan struct{} // "slow" waits for it
-	slow      chan struct{} // has one for each "slow" that has begun
-	seen      []service.Command
-	budget    service.Budget
-	account   *budget.Account
-	modules   *service.Modules // what Modules returns, if not nil
-	calls     atomic.Int64     // number of calls that change something, or reach a service
+	mu          sync.Mutex
+	services    map[service.Name]*fakeService
+	ready       error
+	deployErr   error
+	gate        chan struct{} // "slow" waits for it
+	slow        chan struct{} // has one for each "slow" that has begun
+	seen        []service.Command
+	budget      service.Budget
+	account     *budget.Account
+	modules     *service.Modules // what Modules returns, if not nil
+	quarantined map[service.Name]int
+	calls       atomic.Int64 // number of calls that change something, or reach a service
 }
 
 type fakeService struct {
@@ -190,6 +191,45 @@ func (f *fake) DeleteModule(d service.Digest) error {
 		return nil
 	}
 	return service.Errorf(service.KindNotFound, "no module %s is stored", d)
+}
+
+func (f *fake) Quarantine(name service.Name, after service.Key, limit int) (service.QuarantinePage, error) {
+	f.calls.Add(1)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, err := f.find(name); err != nil {
+		return service.QuarantinePage{}, err
+	}
+	p := service.QuarantinePage{Count: 3}
+	for _, key := range []service.Key{"a", "b/c", "d"} {
+		switch {
+		case key <= after:
+		case len(p.Entities) < limit:
+			p.Entities = append(p.Entities, service.EntityFault{Key: key, Cannot: service.CannotHydrate, Version: 7})
+		case p.After == "":
+			p.After = p.Entities[limit-1].Key
+		}
+	}
+	return p, nil
+}
+
+func (f *fake) Quarantined() map[service.Name]int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.quarantined
+}
+
+func (f *fake) Release(_ context.Context, name service.Name, key service.Key) (service.Released, error) {
+	f.calls.Add(1)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, err := f.find(name); err != nil {
+		return service.Released{}, err
+	}
+	if key == "d" {
+		return service.Released{}, service.Errorf(service.KindFault, "entity %q cannot be hydrated", key)
+	}
+	return service.Released{Quarantined: key == "b/c"}, nil
 }
 
 func (f *fake) Deployments(

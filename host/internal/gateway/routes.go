@@ -40,7 +40,7 @@ const (
 func (s *Server) routes() []route {
 	return slices.Concat(s.deployerRoutes(), s.moduleRoutes(), s.observerRoutes(), s.commanderRoutes(),
 		s.readerRoutes(),
-		s.keeperRoutes(), s.meterRoutes(), s.ownRoutes())
+		s.keeperRoutes(), s.quarantineRoutes(), s.meterRoutes(), s.ownRoutes())
 }
 
 // ownRoutes are those of the gateway itself.
@@ -234,7 +234,7 @@ func (s *Server) readyz(a *answer, r *http.Request) error {
 		return &expectedError{&service.Error{Kind: service.KindUnavailable, Message: message, Err: err}}
 	}
 	named := s.access.check(r, guarded) == nil
-	return a.json(http.StatusOK, api.ReadinessOf(s.owner.States(), named))
+	return a.json(http.StatusOK, api.ReadinessOf(s.owner.States(), s.quarantine.Quarantined(), named))
 }
 
 func (s *Server) showMetrics(a *answer, r *http.Request) error {

@@ -46,6 +46,7 @@ type Host interface {
 	observer
 	reader
 	keeper
+	quarantiner
 	meter
 	owner
 }
@@ -64,14 +65,15 @@ type owner interface {
 
 // Server serves a host to clients. It keeps the contract of package lifecycle.
 type Server struct {
-	commander commander
-	deployer  deployer
-	modules   moduleStore
-	observer  observer
-	reader    reader
-	keeper    keeper
-	meter     meter
-	owner     owner
+	commander  commander
+	deployer   deployer
+	modules    moduleStore
+	observer   observer
+	reader     reader
+	keeper     keeper
+	quarantine quarantiner
+	meter      meter
+	owner      owner
 
 	document []byte // describes the interface
 	options  Options
@@ -118,7 +120,7 @@ func New(h Host, o Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		commander: h, deployer: h, modules: h, observer: h, reader: h, keeper: h, meter: h, owner: h,
+		commander: h, deployer: h, modules: h, observer: h, reader: h, keeper: h, meter: h, owner: h, quarantine: h,
 		document: api.OpenAPI(), options: o, access: a, log: o.Logger, metrics: o.Metrics, refusals: newRefusals(),
 		uploads: newUploads(h.Account(), o), backups: make(chan struct{}, maxBackups),
 		traffic: &flight.Traffic{Turns: h, Rate: rate.NewLimiter(rate.Limit(o.BodyRate), flight.BodyBurst),

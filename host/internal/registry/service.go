@@ -108,6 +108,33 @@ func (s *Service) Snapshot(key service.Key, done func(error)) error {
 	return s.pass(time.Time{}, &claim, 0, func(b *build) error { return b.engine.Snapshot(key, done) }, done)
 }
 
+// Release makes the engine hydrate an entity at once; see engine.Release. In all else it is like Submit.
+func (s *Service) Release(key service.Key, done func(service.Released, error)) error {
+	var claim *service.Claim
+	return s.pass(time.Time{}, &claim, 0, func(b *build) error { return b.engine.Release(key, done) },
+		func(err error) { done(service.Released{}, err) })
+}
+
+// Quarantine lists the entities that the running module could not hydrate; see engine.Quarantine.
+func (s *Service) Quarantine(after service.Key, limit int) service.QuarantinePage {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.running == nil {
+		return service.QuarantinePage{}
+	}
+	return s.running.engine.Quarantine(after, limit)
+}
+
+// Quarantined is the number of these entities.
+func (s *Service) Quarantined() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.running == nil {
+		return 0
+	}
+	return s.running.engine.Faults().Quarantined
+}
+
 // pass gives a request to the running engine, now or when the gate opens. refuse answers a request that
 // waited in vain.
 func (s *Service) pass(

@@ -100,6 +100,9 @@ func newServices(read func() []service.Status) *services {
 	gauge("entity_faults", "Number of entities of the service that its module cannot hydrate, or whose states it "+
 		"cannot encode, as far as they are remembered.",
 		func(s *service.Status) float64 { return float64(s.Faults.Count) })
+	gauge("quarantined_entities", "Number of entities of the service that its module cannot hydrate, so that their "+
+		"commands and queries are refused, as far as they are remembered.",
+		func(s *service.Status) float64 { return float64(s.Faults.Quarantined) })
 	gauge("memory_bytes", "Bytes of the linear memory of the service's sandboxes.",
 		sum(func(s *service.ShardStatus) float64 { return float64(s.MemoryBytes) }))
 	gauge("sandbox_bytes", "Bytes of the host's sandbox memory that the service holds: machine code, image, linear "+
