@@ -36,6 +36,7 @@ type hydration struct {
 	from    *journal.Snapshot // the snapshot it began with; nil if none
 	next    int               // the source to begin with: fromLatest, fromRetained or fromEvents
 	reason  *service.Error    // why the last snapshot was not used
+	after   error             // of an event after the last snapshot, which was taken; nil if none failed
 	tried   service.Version   // version of the latest snapshot, which was tried
 	broke   bool              // a snapshot has broken the guest
 	again   bool              // it has looked for snapshots a second time
@@ -360,7 +361,10 @@ func (s *shard) stepFailed(x *hydration, err error) (again bool, failure *servic
 			s.end(x, false)
 			return true, nil
 		}
-		own = s.deleted(x, r.err)
+		if own = s.deleted(x, r.err); x.after != nil {
+			// The snapshot is good, and an event after it is to blame.
+			own, err = s.engine.own(x.after), x.after
+		}
 	case errors.Is(r.err, errAhead):
 	case r.err != nil:
 		own = s.unread(r.err)
@@ -377,6 +381,9 @@ func (s *shard) stepFailed(x *hydration, err error) (again bool, failure *servic
 		return false, own // the next attempt may succeed
 	}
 	if x.from != nil && own.Kind != service.KindDamaged { // damaged events are needed with any source
+		if event := (*service.ReplayError)(nil); errors.As(err, &event) {
+			x.after = err
+		}
 		s.notTaken(x, own, broke)
 		return true, nil
 	}

@@ -72,6 +72,11 @@ func TestRelease(t *testing.T) {
 // A snapshot does not hide that an event after it cannot be applied: the entity is quarantined, with that event, at
 // each attempt.
 func TestASnapshotHidesNoEventAfterIt(t *testing.T) {
+	t.Run("all events", func(t *testing.T) { hidesNoEvent(t, false) })
+	t.Run("the first are deleted", func(t *testing.T) { hidesNoEvent(t, true) })
+}
+
+func hidesNoEvent(t *testing.T, trimmed bool) {
 	synctest.Test(t, func(t *testing.T) {
 		j := openJournal(t, journaltest.NewMemory().Storage())
 		history(t, j, "alice", 0, 7, ones(20)...)
@@ -92,6 +97,12 @@ func TestASnapshotHidesNoEventAfterIt(t *testing.T) {
 		}
 		history(t, j, "alice", 20, 7, "13")
 		history(t, j, "alice", 21, 7, ones(5)...)
+		if trimmed {
+			got, err := j.Retain(t.Context(), "bank", journal.Retention{Before: 21, Force: true})
+			if err != nil || got.First <= 1 || got.Uncovered != 0 {
+				t.Fatalf("%+v, %v", got, err)
+			}
+		}
 		e, g, _ := bankOn(t, j, nil)
 		g.unlucky = true
 		for range 3 {
