@@ -97,3 +97,33 @@ func TestWhyARetentionDeletesNoMore(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// The history and the quarantine say what goes on after a page; what an author wrote is escaped.
+func TestPagesAreShown(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	var out strings.Builder
+	printDeployments(&out, &service.DeploymentPage{Before: 3, Deployments: []service.DeploymentEntry{
+		{Number: 7, Time: at, ModuleVersion: "2\x1b[2J", Current: true, Stored: true},
+		{Number: 5, Time: at, Stopped: at.Add(time.Hour), Stored: true},
+		{Number: 3, Time: at},
+	}})
+	for _, want := range []string{"\n7 ", ` 2\x1b[2J `, " current\n", " stopped at 2026-01-02T04:04:05Z\n",
+		" replaced; its module is no longer stored\n", "there are earlier deployments: --before 3\n"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("deployments lack %q:\n%s", want, &out)
+		}
+	}
+	out.Reset()
+	printQuarantine(&out, &service.QuarantinePage{Count: 9, After: "bob\u202e", Entities: []service.EntityFault{
+		{Key: "alice", Version: 7, Event: "deposited", Position: 12, Since: at, Failed: 3,
+			NextAttempt: at.Add(time.Minute), Problem: "it panics\n"},
+		{Key: "bob\u202e", Version: 1, Since: at},
+	}})
+	for _, want := range []string{"\nalice ", " deposited ", " 2026-01-02T03:05:05Z ", `it panics\n`, `bob\u202e `,
+		" - ",
+		"9 entities are quarantined; there are more after the key bob\\u202e\n"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("quarantine lacks %q:\n%s", want, &out)
+		}
+	}
+}
