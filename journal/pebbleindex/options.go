@@ -71,7 +71,7 @@ const (
 	l0Tables = 8
 
 	compactionPause = time.Second // behind one that failed
-	blockBytes      = 8 << 10
+	blockBytes      = 16 << 10
 	filterBits      = 10 // for each group and for each key without one: about one in a hundred look-ups goes astray
 	levelFactor     = 10
 )
