@@ -277,6 +277,7 @@ func TestStatesThatCannotBeEncoded(t *testing.T) {
 			g.encode = nil
 			time.Sleep(retryBackoff.Max)
 			deposits(t, e, "nan0", 20)
+			synctest.Wait() // the snapshot comes after the reply
 			if f := e.Faults(); f.Count != bad-1 {
 				t.Errorf("%+v", f)
 			}
