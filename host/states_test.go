@@ -3,6 +3,7 @@ package host_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/internal/raced"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
@@ -107,6 +109,33 @@ func TestAModuleMustTakeWhatIsLeftOfEntities(t *testing.T) {
 	}
 	whole.MustDeploy("tally", other)
 	wantCounts(t, whole, "1")
+}
+
+// The check gives up its own turn before it starts a guest that needs turns to initialise, as guests in Go do.
+func TestAGoModuleTakesWhatIsLeftOfEntities(t *testing.T) {
+	t.Parallel()
+	raced.Skip(t, "it compiles Go guests")
+	h := hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
+	module := hosttest.Guest(t, "counter")
+	h.MustDeploy("counter", module)
+	for range 3 {
+		h.MustSend(service.Command{Service: "counter", Key: "k", Type: "add", ID: service.NewCommandID(),
+			Data: []byte(`{"by":2}`)})
+	}
+	if done, err := h.Retain(t.Context(), "counter", service.Retention{Before: 3}); err != nil || done.First != 3 {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // in place of a test that hangs
+	defer cancel()
+	section := []byte{0, 2, 1, 'x'} // a custom section, which makes it another build
+	another := slices.Concat(module, section)
+	if _, err := h.Deploy(ctx, service.Deployment{Service: "counter", Module: another}); err != nil {
+		t.Fatal(err)
+	}
+	q, err := h.Query(t.Context(), service.Query{Service: "counter", Key: "k", Type: "value"})
+	if err != nil || string(q.Data) != `{"value":6}` {
+		t.Errorf("got %s, %v", q.Data, err)
+	}
 }
 
 // Events that a retention deletes while the next module waits for the old one to end count, too.

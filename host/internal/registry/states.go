@@ -218,6 +218,7 @@ var errTime = errors.New("no more time")
 
 // open makes a sandbox of the new module open the snapshots, as many as there is time for.
 func (c *stateCheck) open(ctx context.Context) error {
+	c.turn.Rest() // the guest takes its own turns, the first one to initialise
 	guest, err := c.next.program.Instantiate(ctx, sandbox.SlogLogger(c.registry.opt.Logger))
 	if err != nil {
 		return err
