@@ -214,11 +214,12 @@ type wireManifest struct {
 }
 
 type wireType struct {
-	Name    string          `json:"name"`
-	Input   json.RawMessage `json:"input"`
-	Reply   json.RawMessage `json:"reply"`
-	Schema  json.RawMessage `json:"schema"`
-	Aliases []string        `json:"aliases"`
+	Name     string          `json:"name"`
+	Input    json.RawMessage `json:"input"`
+	Reply    json.RawMessage `json:"reply"`
+	Schema   json.RawMessage `json:"schema"`
+	Aliases  []string        `json:"aliases"`
+	UpcastTo string          `json:"upcast_to"`
 }
 
 func FuzzManifest(f *testing.F) {
@@ -230,7 +231,8 @@ func FuzzManifest(f *testing.F) {
 			Features: []string{alias, ""},
 			Commands: []abi.CommandType{{Name: name, Input: `{"type":"object"}`}, {Name: alias}},
 			Queries:  []abi.QueryType{{Name: name, Reply: `true`}},
-			Events:   []abi.EventType{{Name: name, Schema: `{}`, Aliases: []string{alias, name}}, {Name: "x"}},
+			Events: []abi.EventType{{Name: name, Schema: `{}`, Aliases: []string{alias, name}},
+				{Name: "x", UpcastTo: name}},
 		}
 		b := m.AppendJSON([]byte("before"))
 		b, found := bytes.CutPrefix(b, []byte("before"))
@@ -249,7 +251,8 @@ func FuzzManifest(f *testing.F) {
 			w.Encoding != abi.EncodingJSON || len(w.Commands) != 2 || w.Commands[1].Name != utf(alias) ||
 			string(w.Commands[0].Input) != `{"type":"object"}` ||
 			len(w.Queries) != 1 || string(w.Queries[0].Reply) != `true` || len(w.Events) != 2 ||
-			w.Events[0].Aliases[0] != utf(alias) || w.Capabilities != nil {
+			w.Events[0].Aliases[0] != utf(alias) || w.Events[0].UpcastTo != "" || w.Events[1].UpcastTo != utf(name) ||
+			w.Capabilities != nil {
 			t.Fatalf("got %+v from %s", w, b)
 		}
 	})

@@ -33,11 +33,13 @@ type QueryType struct {
 }
 
 // EventType describes an event. Aliases are older names of the event that the journal may still
-// have.
+// have. An event with UpcastTo is an old one that the guest no longer emits: it applies such an
+// event as the one named there.
 type EventType struct {
-	Name    string
-	Schema  string
-	Aliases []string
+	Name     string
+	Schema   string
+	Aliases  []string
+	UpcastTo string // name of another event in the manifest; "" means none
 }
 
 // EncodingJSON is the default encoding of bodies.
@@ -76,6 +78,9 @@ func (m *Manifest) AppendJSON(b []byte) []byte {
 		b = appendString(b, e.Name)
 		b = appendRaw(b, "schema", e.Schema)
 		b = appendStrings(b, "aliases", e.Aliases)
+		if e.UpcastTo != "" {
+			b = appendMember(b, "upcast_to", e.UpcastTo)
+		}
 		b = append(b, '}')
 	}
 	b = append(b, ']')

@@ -177,7 +177,7 @@ func TestSpecSchemaFitsTheManifest(t *testing.T) {
 		t.Errorf("callable has %v", got)
 	}
 	if got := slices.Sorted(maps.Keys(schema.Defs["event"].Properties)); !slices.Equal(got,
-		[]string{"aliases", "name", "schema"}) {
+		[]string{"aliases", "name", "schema", "upcast_to"}) {
 		t.Errorf("event has %v", got)
 	}
 }

@@ -47,4 +47,11 @@
 // Commands and queries are read strictly, see [Command]. Events have already happened, so they
 // are read leniently: members that the type does not have are ignored, and missing members have
 // their zero value.
+//
+// # Changing a service
+//
+// The journal keeps events for good, so a new build must read what all earlier ones have written.
+// An event with another name keeps its old one as an alias, see [Named]. A new member of an event
+// needs nothing: in old events it has its zero value. An event whose data takes another form gets
+// a new type and a new name, and [Upcast] reads the stored events of the old type as the new one.
 package guest

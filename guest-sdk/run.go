@@ -28,6 +28,9 @@ const maxSlot = 1 << 24
 // valid until the next call. The module's export and test kits call it, from one goroutine
 // at a time.
 func (s *Service[S]) exchange(request []byte) []byte {
+	if !s.sealed {
+		s.seal()
+	}
 	s.out = s.out[:0]
 	s.goroutines = runtime.NumGoroutine()
 	at := cursor{rest: request}

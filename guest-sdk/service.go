@@ -26,7 +26,10 @@ type Service[S any] struct {
 	commands []handler[S]
 	queries  []handler[S]
 	events   []eventType[S]
-	byType   map[reflect.Type]*eventType[S]
+	byType   map[reflect.Type]*eventType[S] // without old types
+
+	upcasters map[reflect.Type]*upcaster[S] // by the old type
+	sealed    bool                          // upcasters are connected with what they give
 
 	// The fields below belong to the running call; see run.go.
 	slots      []*slot[S]
@@ -41,14 +44,15 @@ type Service[S any] struct {
 type eventType[S any] struct {
 	id    uint16
 	plan  *jsonplan.Plan
-	typ   reflect.Type
+	typ   reflect.Type // nil for an old type, which cannot be emitted
+	old   reflect.Type // of an old type, which an upcaster takes; otherwise nil
 	exact jsonplan.Exactness
 
 	// place holds one event at a time. All decoding and encoding uses it: an allocation for
 	// each event would cost more than most events do.
 	place   unsafe.Pointer
 	value   reflect.Value // the event at place
-	applier Event[S]      // a pointer to it; Apply gets a copy
+	applier Event[S]      // a pointer to it, so that Apply gets a copy; or its upcaster
 }
 
 // handler is a registered command or query.
@@ -62,7 +66,7 @@ type handler[S any] struct {
 // S is encoded for snapshots, so all its fields must be exported: a field that is not would be
 // lost. New panics if there is one. The same applies to events.
 func New[S any](name string) *Service[S] {
-	s := &Service[S]{byType: map[reflect.Type]*eventType[S]{}}
+	s := &Service[S]{byType: map[reflect.Type]*eventType[S]{}, upcasters: map[reflect.Type]*upcaster[S]{}}
 	s.manifest = abi.Manifest{ABI: abi.Version, Service: name, SDK: sdkName}
 	s.state = s.plan(reflect.TypeFor[S](), "the state")
 	s.whole(reflect.TypeFor[S](), "the state")
@@ -114,27 +118,26 @@ func (s *Service[S]) Events(events ...Event[S]) *Service[S] {
 		if name == "" {
 			name = t.Name()
 		}
-		if s.byType[t] != nil {
-			misuse("service " + s.manifest.Service + ": event type " + t.String() + " is registered twice")
-		}
-		s.unique(name, "event")
-		for _, a := range aliases {
-			s.unique(a, "event")
-		}
-		s.addEvent(t, name, aliases)
+		s.oneUse(t)
+		s.uniqueEvent(name, aliases)
+		x := &s.events[s.addEvent(t, name, aliases)]
+		x.typ, x.old, x.applier = t, nil, reflect.NewAt(t, x.place).Interface().(Event[S])
+		own := *x
+		s.byType[t] = &own
 	}
 	return s
 }
 
-func (s *Service[S]) addEvent(t reflect.Type, name string, aliases []string) {
+// addEvent adds a type to events, as an old type without an applier, and returns its index.
+func (s *Service[S]) addEvent(t reflect.Type, name string, aliases []string) int {
 	p := s.plan(t, "event "+name)
 	s.whole(t, "event "+name)
-	place := reflect.New(t)
-	e := &eventType[S]{id: uint16(len(s.manifest.Events)), plan: p, typ: t, exact: p.Exactness(),
-		place: place.UnsafePointer(), value: place.Elem(), applier: place.Interface().(Event[S])}
-	s.byType[t] = e
-	s.events = append(s.events, *e)
+	place, n := reflect.New(t), len(s.events)
+	s.events = append(s.events, eventType[S]{id: uint16(n), plan: p, old: t, exact: p.Exactness(),
+		place: place.UnsafePointer(), value: place.Elem()})
 	s.manifest.Events = append(s.manifest.Events, abi.EventType{Name: name, Schema: p.Schema(), Aliases: aliases})
+	s.sealed = false
+	return n
 }
 
 // apply decodes an event and applies it to a state. Memory that the event refers to is new each

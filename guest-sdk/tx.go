@@ -93,7 +93,11 @@ func (tx *Tx[S]) EmitWith(e Event[S], metadata Metadata) {
 	s := tx.service
 	t := s.eventOf(reflect.TypeOf(e))
 	if t == nil {
-		panic("guest: event " + reflect.TypeOf(e).String() + " is not registered with Events")
+		why := " is not registered with Events"
+		if s.upcasters[reflect.TypeOf(e)] != nil {
+			why = " is an old type, which an upcaster takes; emit the type that it gives"
+		}
+		panic("guest: event " + reflect.TypeOf(e).String() + why)
 	}
 	frame := abi.Response{Kind: abi.RespEvent, Type: t.id, Slot: tx.frame.Slot, Index: tx.index}
 	t.value.Set(reflect.ValueOf(e))

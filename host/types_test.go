@@ -25,7 +25,7 @@ func refusedFor(t *testing.T, h *hosttest.Host, module []byte, reasons ...string
 	_, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: module})
 	said := ""
 	for _, reason := range reasons {
-		said += "; " + reason + ": keep the type, or name it as an alias of another one"
+		said += "; " + reason + ": keep the type, name it as an alias of another one, or upcast it to another one"
 	}
 	if service.KindOf(err) != service.KindConflicting ||
 		!strings.HasSuffix(err.Error(), "has events that the module does not know"+said) {

@@ -37,9 +37,10 @@ type callableJSON struct {
 }
 
 type eventJSON struct {
-	Name    string          `json:"name"`
-	Schema  json.RawMessage `json:"schema"`
-	Aliases []string        `json:"aliases"`
+	Name     string          `json:"name"`
+	Schema   json.RawMessage `json:"schema"`
+	Aliases  []string        `json:"aliases"`
+	UpcastTo string          `json:"upcast_to"`
 }
 
 // ParseManifest parses the JSON that a module answers to Describe. It is total: for any bytes it returns a
@@ -122,7 +123,8 @@ func (c *manifestChecker) manifest(raw *manifestJSON) abi.Manifest {
 	if c.size("events", len(raw.Events)) {
 		c.events(raw.Events)
 		for _, x := range raw.Events {
-			m.Events = append(m.Events, abi.EventType{Name: x.Name, Schema: string(x.Schema), Aliases: x.Aliases})
+			m.Events = append(m.Events, abi.EventType{Name: x.Name, Schema: string(x.Schema), Aliases: x.Aliases,
+				UpcastTo: x.UpcastTo})
 		}
 	}
 	return m
@@ -196,6 +198,35 @@ func (c *manifestChecker) events(events []eventJSON) {
 		}
 		for j, a := range x.Aliases {
 			c.name(fmt.Sprintf("events[%d].aliases[%d]", i, j), a, taken)
+		}
+	}
+	c.upcasts(events)
+}
+
+// upcasts checks that each old event leads to an event that is not old.
+func (c *manifestChecker) upcasts(events []eventJSON) {
+	next := make(map[string]string, len(events))
+	for _, x := range events {
+		next[x.Name] = x.UpcastTo
+	}
+	ends := map[string]bool{"": true} // names from which the way is known to end, or was reported
+	for i, x := range events {
+		if _, known := next[x.UpcastTo]; x.UpcastTo != "" && !known {
+			c.bad("events[%d].upcast_to: there is no event named %s", i, quote(x.UpcastTo))
+			next[x.Name] = ""
+		}
+	}
+	for i, x := range events {
+		way, at := map[string]bool{}, x.Name
+		for !ends[at] && !way[at] {
+			way[at] = true
+			at = next[at]
+		}
+		if way[at] {
+			c.bad("events[%d].upcast_to: the way from %s leads round in a circle", i, quote(x.Name))
+		}
+		for name := range way {
+			ends[name] = true
 		}
 	}
 }

@@ -129,7 +129,7 @@ func printSelf(row func(name, format string, args ...any), i *service.Inspection
 		queries = append(queries, q.Name)
 	}
 	for _, e := range m.Events {
-		events = append(events, e.Name)
+		events = append(events, eventName(&e))
 	}
 	for _, list := range []struct {
 		name  string

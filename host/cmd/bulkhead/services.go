@@ -7,6 +7,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/api"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/safetext"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -119,7 +120,7 @@ func printService(w io.Writer, s *service.Status, types []journal.EventType) {
 			row("query", "%s", withSchema(q.Name, q.Input))
 		}
 		for _, ev := range m.Events {
-			row("event", "%s", withSchema(ev.Name, ev.Schema))
+			row("event", "%s", withSchema(eventName(&ev), ev.Schema))
 		}
 	}
 	for _, t := range types {
@@ -155,6 +156,14 @@ func printService(w io.Writer, s *service.Status, types []journal.EventType) {
 	row("log", "%d lines dropped, %s", c.LogLinesDropped, bytesUnit(int64(c.LogBytesDropped)))
 	row("snapshots", "%s, %d taken, %d used, %d refused", every(s.Spec.Settings.SnapshotEvery), c.SnapshotsTaken,
 		c.SnapshotsUsed, c.SnapshotsRefused)
+}
+
+// eventName is the name of a type of event, and for an old one, as what it is read.
+func eventName(e *abi.EventType) string {
+	if e.UpcastTo == "" {
+		return e.Name
+	}
+	return e.Name + " (read as " + e.UpcastTo + ")"
 }
 
 // printLimits prints the limits; related ones share a line.

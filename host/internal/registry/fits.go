@@ -39,7 +39,7 @@ func fits(ctx context.Context, checks []check, next *build) error {
 const maxTypes = 32
 
 // knowsTypes checks a module against the event catalogue. An entity with an event of a type that the module
-// does not know, by name or alias, cannot be hydrated. Earlier modules and their declarations do not matter.
+// does not know, by name, alias or upcaster, cannot be hydrated. Earlier modules and their declarations do not matter.
 func (s *Registry) knowsTypes(ctx context.Context, next *build) error {
 	name := next.spec.Service
 	types, err := s.opt.Journal.EventTypes(ctx, journal.LogName(name))
@@ -55,8 +55,8 @@ func (s *Registry) knowsTypes(ctx context.Context, next *build) error {
 			continue
 		}
 		if unknown++; unknown <= maxTypes {
-			reasons = append(reasons, fmt.Sprintf("%s of type %q, the first at position %d: keep the type, or name "+
-				"it as an alias of another one",
+			reasons = append(reasons, fmt.Sprintf("%s of type %q, the first at position %d: keep the type, name it as "+
+				"an alias of another one, or upcast it to another one",
 				events(t.Count), t.Type, t.First))
 		}
 	}
