@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log"
+	"testing"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	guest "github.com/bulkhead-wasm/bulkhead/guest-sdk"
@@ -64,4 +65,33 @@ func Example() {
 	}
 	fmt.Printf("%s has the command %s\n", manifest.Service, manifest.Commands[0].Name)
 	// Output: lights has the command switch
+}
+
+// Dimmed is the newer form of Switched, which knows how bright the light is.
+type Dimmed struct {
+	Percent int `json:"percent"`
+}
+
+// Apply is the only code that changes state.
+func (e Dimmed) Apply(l *Light) { l.On = e.Percent > 0 }
+
+// SwitchedV1 is how the journal has "switched". It needs no Apply.
+type SwitchedV1 struct {
+	On bool `json:"on"`
+}
+
+// Events that are stored as "switched" are read as Dimmed. They stay in the journal as they are.
+func ExampleUpcast() {
+	lights := guest.New[Light]("lights").Events(guest.Named(Dimmed{}, "dimmed"))
+	guest.Upcast(lights, "switched", func(old SwitchedV1) Dimmed {
+		if old.On {
+			return Dimmed{Percent: 100}
+		}
+		return Dimmed{}
+	})
+	guest.Query(lights, "light", func(v *guest.View[Light], _ struct{}) (Light, error) { return *v.State(), nil })
+
+	guesttest.GivenJSON(&testing.T{}, lights, "hall", "switched", `{"on":true}`).
+		State(func(l *Light) { fmt.Println("on:", l.On) })
+	// Output: on: true
 }

@@ -8,6 +8,14 @@
 // Given runs the service natively, in the test's own process. GivenOn runs the same table on a
 // [Driver], for example against the compiled module.
 //
+// GivenJSON and GivenExport take events as the journal has them, under the names and in the form in
+// which earlier builds wrote them:
+//
+//	guesttest.GivenJSON(t, hall.Service, "gala", "reserved", `{"seat":"A1"}`).
+//		AndJSON("reserved", `{"seat":"A2"}`).
+//		When("hold", hall.Hold{Seats: []string{"B1"}}).Then(hall.Held{Seats: []string{"B1"}})
+//	guesttest.GivenExport(t, hall.Service, "testdata/production.jsonl")
+//
 // Each When also checks what the host relies on:
 //   - The state after the command is the state that the events give, when all of them are
 //     replayed, and when a snapshot at any version is followed by the rest.
@@ -24,6 +32,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -36,7 +45,6 @@ import (
 
 // Driver runs a service. Exchange takes request frames and returns response frames, which are
 // valid until the next call. An error means that the guest broke, for example by a trap.
-// valid until the next call. An error is a broken guest, a trap for example.
 type Driver interface {
 	Exchange(request []byte) (response []byte, err error)
 }
@@ -61,12 +69,19 @@ func Given[S any](t testing.TB, s *guest.Service[S], key string, events ...guest
 // GivenOn starts a case in which the driver runs the service.
 func GivenOn[S any](t testing.TB, d Driver, s *guest.Service[S], key string, events ...guest.Event[S]) *Case[S] {
 	t.Helper()
-	c := &Case[S]{t: t, driver: d, service: kit.Of(s), key: key, now: defaultTime, id: "guesttest",
-		seed: [abi.SeedSize]byte{1, 2, 3, 4}}
-	c.manifest = c.describe()
+	c := newCase(t, d, s, key)
 	for _, e := range events {
 		c.history = append(c.history, c.record(e))
 	}
+	return c
+}
+
+// newCase is a case without events.
+func newCase[S any](t testing.TB, d Driver, s *guest.Service[S], key string) *Case[S] {
+	t.Helper()
+	c := &Case[S]{t: t, driver: d, service: kit.Of(s), key: key, now: defaultTime, id: "guesttest",
+		seed: [abi.SeedSize]byte{1, 2, 3, 4}}
+	c.manifest = c.describe()
 	return c
 }
 
@@ -95,7 +110,15 @@ type recorded struct {
 
 // manifest is the part of a manifest that a case needs.
 type manifest struct {
-	Commands, Queries, Events []struct{ Name string }
+	Service           string
+	Commands, Queries []named
+	Events            []named
+}
+
+// named is a type in a manifest. Only events have aliases.
+type named struct {
+	Name    string
+	Aliases []string
 }
 
 // answer is the answer to a command or a query.
@@ -166,7 +189,13 @@ func (c *Case[S]) When(command string, data any) *Case[S] {
 		c.answer, after = got, state
 	}
 	c.history = append(c.history, c.answer.events...)
-	c.replay(command, after)
+	if replayed := c.rebuild(); replayed != after {
+		c.t.Errorf(
+			"%s changed the state without an event, or Apply is not all of what it did:\n  live     %s\n  replayed %s",
+			command, after, replayed)
+		return c
+	}
+	c.restore(command, after)
 	return c
 }
 
@@ -190,9 +219,9 @@ func cuts(n int) (places []int) {
 	return places
 }
 
-// replay compares the state after a command with the state that all events give, and with the
-// states that snapshots and the rest of the events give.
-func (c *Case[S]) replay(command, after string) {
+// restore compares the state that all events give with the states that snapshots and the rest of the
+// events give.
+func (c *Case[S]) restore(what, after string) {
 	c.t.Helper()
 	all, places := len(c.history), cuts(len(c.history))
 	states := make([]string, len(places), len(places)+1)
@@ -201,13 +230,6 @@ func (c *Case[S]) replay(command, after string) {
 	for i, cut := range places {
 		c.apply(version, cut)
 		version, states[i] = cut, c.snapshot()
-	}
-	c.apply(version, all)
-	if replayed := c.snapshot(); replayed != after {
-		c.t.Errorf(
-			"%s changed the state without an event, or Apply is not all of what it did:\n  live     %s\n  replayed %s",
-			command, after, replayed)
-		return
 	}
 	places, states = append(places, all), append(states, after)
 	for i, cut := range places[:len(places)-1] {
@@ -222,7 +244,7 @@ func (c *Case[S]) replay(command, after string) {
 			c.t.Errorf(
 				"%s: a snapshot after %d events (%s) loses something that later events need:\n  live     %s\n  "+
 					"restored %s",
-				command, cut, states[i], states[to], got)
+				what, cut, states[i], states[to], got)
 			return
 		}
 	}
@@ -281,6 +303,59 @@ func (c *Case[S]) Reply(want any) *Case[S] {
 		c.t.Errorf("%s:\n  got  %s\n  want reply %s", c.step, c.show(c.answer), w)
 	}
 	return c
+}
+
+// ReplyAs decodes the reply to the command or query into what v points to, for assertions of the test's
+// own. A refusal fails the test.
+func (c *Case[S]) ReplyAs(v any) *Case[S] {
+	c.t.Helper()
+	if c.answer.kind != abi.RespReply {
+		c.t.Fatalf("%s:\n  got  %s\n  want a reply", c.step, c.show(c.answer))
+	}
+	c.capture("the reply", c.answer.reply, v)
+	return c
+}
+
+// Emitted asserts that the command emitted exactly one event for each pointer, of the types that they
+// point to, and decodes the events there.
+func (c *Case[S]) Emitted(events ...any) *Case[S] {
+	c.t.Helper()
+	if c.answer.kind != abi.RespReply || len(c.answer.events) != len(events) {
+		c.t.Fatalf("%s:\n  got  %s\n  want %d events", c.step, c.show(c.answer), len(events))
+	}
+	for i, v := range events {
+		p := c.pointer(v)
+		number, ok := c.service.EventNumber(p.Elem().Interface())
+		switch {
+		case !ok:
+			c.t.Fatalf("%s is not registered with Events", p.Type().Elem())
+		case number != c.answer.events[i].number:
+			c.t.Fatalf("%s:\n  got  %s\n  want event %d to be %s", c.step, c.show(c.answer), i,
+				c.manifest.Events[number].Name)
+		}
+		c.capture(fmt.Sprint("event ", i), c.answer.events[i].body, v)
+	}
+	return c
+}
+
+// pointer is v, which must point to a value.
+func (c *Case[S]) pointer(v any) reflect.Value {
+	c.t.Helper()
+	p := reflect.ValueOf(v)
+	if p.Kind() != reflect.Pointer || p.IsNil() {
+		c.t.Fatalf("%s: %T is not a pointer to where a value goes", c.step, v)
+	}
+	return p
+}
+
+// capture decodes JSON into what v points to, in place of what was there.
+func (c *Case[S]) capture(what, text string, v any) {
+	c.t.Helper()
+	p := c.pointer(v)
+	p.Elem().SetZero()
+	if err := c.plan(p.Type().Elem()).Decode([]byte(text), p.UnsafePointer()); err != nil {
+		c.t.Fatalf("%s: %s %s is no %s: %v", c.step, what, text, p.Type().Elem(), err)
+	}
 }
 
 // Rejected asserts that the service refused with this code.
@@ -435,9 +510,9 @@ func (c *Case[S]) describe() (m manifest) {
 	return m
 }
 
-func find(list []struct{ Name string }, name string) (uint16, bool) {
+func find(list []named, name string) (uint16, bool) {
 	for i, e := range list {
-		if e.Name == name {
+		if e.Name == name || slices.Contains(e.Aliases, name) {
 			return uint16(i), true
 		}
 	}
