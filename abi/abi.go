@@ -170,6 +170,10 @@ const (
 	// FlagSnapshot on an Open says that a snapshot follows the key. Without it, the entity
 	// starts from its zero state.
 	FlagSnapshot uint8 = 1 << 0
+	// FlagEarlier on an Open with FlagSnapshot says that the snapshot is of an earlier state
+	// schema: the frame's type is its index in the manifest's earlier schemas. Only guests
+	// with [FeatureEarlierSchemas] get it.
+	FlagEarlier uint8 = 1 << 1
 )
 
 // LogLevel is the level of a log line. The values are part of the wire format.

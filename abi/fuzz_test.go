@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"reflect"
+	"slices"
 	"testing"
 	"unicode/utf8"
 
@@ -30,10 +31,19 @@ func canonical(t *testing.T, kind abitest.Kind, frame []byte) {
 		t.Fatalf("%s: what was encoded cannot be decoded: %v", kind, err)
 	}
 	// Header fields that a kind does not use are lost.
-	f.Flags, again.Flags = 0, 0
+	earlier := kind == abitest.Open && f.Snapshot != nil && f.Flags&abi.FlagEarlier != 0
+	f.Flags = 0
+	if earlier {
+		f.Flags = abi.FlagSnapshot | abi.FlagEarlier
+	} else {
+		again.Flags = 0
+	}
 	switch kind {
 	case abitest.Open:
-		f.Type, f.Time = 0, 0
+		f.Time = 0
+		if !earlier {
+			f.Type = 0
+		}
 	case abitest.SnapshotRequest, abitest.Drop:
 		f.Type, f.Version, f.Time = 0, 0, 0
 	case abitest.Describe:
@@ -211,6 +221,7 @@ type wireManifest struct {
 	Queries      []wireType `json:"queries"`
 	Events       []wireType `json:"events"`
 	Capabilities []string   `json:"capabilities"`
+	Earlier      []uint32   `json:"earlier_schemas"`
 }
 
 type wireType struct {
@@ -228,7 +239,7 @@ func FuzzManifest(f *testing.F) {
 	f.Fuzz(func(t *testing.T, service, version, sdk, name, alias string, schema uint32) {
 		m := abi.Manifest{
 			ABI: abi.Version, Service: service, Version: version, SDK: sdk, StateSchema: schema,
-			Features: []string{alias, ""},
+			Features: []string{alias, ""}, EarlierSchemas: []uint32{schema, 0},
 			Commands: []abi.CommandType{{Name: name, Input: `{"type":"object"}`}, {Name: alias}},
 			Queries:  []abi.QueryType{{Name: name, Reply: `true`}},
 			Events: []abi.EventType{{Name: name, Schema: `{}`, Aliases: []string{alias, name}},
@@ -247,7 +258,7 @@ func FuzzManifest(f *testing.F) {
 		}
 		utf := func(s string) string { return string([]rune(s)) }
 		if w.ABI != abi.Version || w.Service != utf(service) || w.Version != utf(version) || w.SDK != utf(sdk) ||
-			w.StateSchema != schema ||
+			w.StateSchema != schema || !slices.Equal(w.Earlier, m.EarlierSchemas) ||
 			w.Encoding != abi.EncodingJSON || len(w.Commands) != 2 || w.Commands[1].Name != utf(alias) ||
 			string(w.Commands[0].Input) != `{"type":"object"}` ||
 			len(w.Queries) != 1 || string(w.Queries[0].Reply) != `true` || len(w.Events) != 2 ||

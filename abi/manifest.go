@@ -16,6 +16,10 @@ type Manifest struct {
 	Queries      []QueryType   // in type order
 	Events       []EventType   // in type order
 	Capabilities []string      // capability modules that the service wants
+
+	// EarlierSchemas are the state schemas of earlier builds whose snapshots the guest takes, too.
+	// They need [FeatureEarlierSchemas]. The index of an entry is the type of an Open with FlagEarlier.
+	EarlierSchemas []uint32
 }
 
 // CommandType describes a command. Schemas are JSON Schema documents; "" means none.
@@ -42,6 +46,9 @@ type EventType struct {
 	UpcastTo string // name of another event in the manifest; "" means none
 }
 
+// FeatureEarlierSchemas is the feature of guests that take snapshots of earlier state schemas.
+const FeatureEarlierSchemas = "earlier_schemas"
+
 // EncodingJSON is the default encoding of bodies.
 const EncodingJSON = "application/json"
 
@@ -56,6 +63,7 @@ func (m *Manifest) AppendJSON(b []byte) []byte {
 	b = appendStrings(b, "features", m.Features)
 	b = append(b, `,"state_schema":`...)
 	b = strconv.AppendUint(b, uint64(m.StateSchema), 10)
+	b = appendNumbers(b, "earlier_schemas", m.EarlierSchemas)
 	encoding := m.Encoding
 	if encoding == "" {
 		encoding = EncodingJSON
@@ -123,6 +131,21 @@ func appendStrings(b []byte, name string, values []string) []byte {
 			b = append(b, ',')
 		}
 		b = appendString(b, v)
+	}
+	return append(b, ']')
+}
+
+func appendNumbers(b []byte, name string, values []uint32) []byte {
+	if len(values) == 0 {
+		return b
+	}
+	b = appendName(b, name)
+	for i, v := range values {
+		sep := byte(',')
+		if i == 0 {
+			sep = '['
+		}
+		b = strconv.AppendUint(append(b, sep), uint64(v), 10)
 	}
 	return append(b, ']')
 }

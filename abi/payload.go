@@ -28,6 +28,17 @@ func AppendOpen(b []byte, slot uint32, version uint64, key string, snapshot []by
 	return EndRequest(b, at, Request{Kind: ReqOpen, Flags: flags, Slot: slot, Version: version})
 }
 
+// AppendOpenEarlier is AppendOpen with a snapshot of an earlier state schema, which is given by its
+// index in the manifest's earlier schemas.
+func AppendOpenEarlier(b []byte, slot uint32, version uint64, key string, snapshot []byte, schema uint16) []byte {
+	b, at := BeginRequest(b)
+	b = appendLengths(b, len(key), len(snapshot))
+	b = append(b, key...)
+	b = append(b, snapshot...)
+	return EndRequest(b, at, Request{Kind: ReqOpen, Flags: FlagSnapshot | FlagEarlier, Type: schema, Slot: slot,
+		Version: version})
+}
+
 // DecodeOpen decodes the payload of an Open request.
 func DecodeOpen(r *Request) (o Open, err error) {
 	f := fields{b: r.Payload}

@@ -138,6 +138,7 @@ func TestSpecIsComplete(t *testing.T) {
 		"seed: random bytes for this":       {abi.SeedSize, 16},
 		"a multiple of 8":                   {abi.FrameAlign, 8},
 		"flag bit 0 (value 1) its state is": {int(abi.FlagSnapshot), 1},
+		"flag bit 1 (value 2) too":          {int(abi.FlagEarlier), 2},
 	} {
 		if limit[0] != limit[1] {
 			t.Errorf("%q: the package says otherwise", text)

@@ -54,4 +54,7 @@
 // An event with another name keeps its old one as an alias, see [Named]. A new member of an event
 // needs nothing: in old events it has its zero value. An event whose data takes another form gets
 // a new type and a new name, and [Upcast] reads the stored events of the old type as the new one.
+//
+// The state may take any other form: entities are rebuilt from their events. Where first events
+// were deleted, [UpcastState] reads the snapshots that are left of them.
 package guest

@@ -95,3 +95,18 @@ func ExampleUpcast() {
 		State(func(l *Light) { fmt.Println("on:", l.On) })
 	// Output: on: true
 }
+
+// LightV1 is the earlier form of the state.
+type LightV1 struct {
+	State string `json:"state"`
+}
+
+// Snapshots of the earlier form stand for events that were deleted. They are read as the present state.
+func ExampleUpcastState() {
+	lights := guest.New[Light]("lights").Events(guest.Named(Switched{}, "switched"))
+	guest.UpcastState(lights, func(old LightV1) Light { return Light{On: old.State == "on"} }, 3)
+
+	guesttest.GivenSnapshot(&testing.T{}, lights, "hall", 12, 3, `{"state":"on"}`).
+		State(func(l *Light) { fmt.Println("on:", l.On) })
+	// Output: on: true
+}

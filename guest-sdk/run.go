@@ -233,7 +233,16 @@ func (s *Service[S]) open(at *cursor, o abi.Open) {
 		return
 	}
 	e.broken = true // in case of a panic
-	if err := s.state.DecodeWhole(o.Snapshot, unsafe.Pointer(&e.state)); err != nil {
+	var err error
+	switch earlier := at.frame.Flags&abi.FlagEarlier != 0 && len(s.schemas) > 0; {
+	case !earlier:
+		err = s.state.DecodeWhole(o.Snapshot, unsafe.Pointer(&e.state))
+	case int(at.frame.Type) < len(s.schemas):
+		err = s.restore(at.frame.Type, o.Snapshot, &e.state)
+	default:
+		err = errors.New("there is no earlier state schema " + strconv.Itoa(int(at.frame.Type)))
+	}
+	if err != nil {
 		s.refuse(at, abi.RespFault, abi.CodeBadSnapshot, s.rebuilding(at)+err.Error())
 		return
 	}

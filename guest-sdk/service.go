@@ -29,7 +29,9 @@ type Service[S any] struct {
 	byType   map[reflect.Type]*eventType[S] // without old types
 
 	upcasters map[reflect.Type]*upcaster[S] // by the old type
-	sealed    bool                          // upcasters are connected with what they give
+	earlier   []*earlierState[S]
+	schemas   []*earlierState[S] // by the index in the manifest's earlier schemas
+	sealed    bool               // upcasters are connected with what they give
 
 	// The fields below belong to the running call; see run.go.
 	slots      []*slot[S]
@@ -95,10 +97,10 @@ func (s *Service[S]) Version(v string) *Service[S] {
 //     member that S does not have, or without one that S always writes, are refused all the
 //     same.
 //
-// Be careful where the first events of entities were deleted: their snapshots are all that is
-// left of these events.
+// Where the first events of entities were deleted, their snapshots are all that is left of these
+// events. [UpcastState] reads the snapshots of an earlier schema.
 func (s *Service[S]) StateSchema(version uint32) *Service[S] {
-	s.manifest.StateSchema = version
+	s.manifest.StateSchema, s.sealed = version, false
 	return s
 }
 

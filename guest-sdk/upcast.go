@@ -111,6 +111,7 @@ func (s *Service[S]) seal() {
 	for i := range s.events {
 		s.endless(i)
 	}
+	s.sealStates()
 	s.sealed = true
 }
 

@@ -84,6 +84,9 @@ func Encode(k Kind, f Fields) ([]byte, error) {
 		var snapshot []byte
 		if f.Snapshot != nil {
 			snapshot = append([]byte{}, *f.Snapshot...)
+			if f.Flags&abi.FlagEarlier != 0 {
+				return abi.AppendOpenEarlier(nil, f.Slot, f.Version, f.Key, snapshot, f.Type), nil
+			}
 		}
 		return abi.AppendOpen(nil, f.Slot, f.Version, f.Key, snapshot), nil
 	case Apply:

@@ -96,10 +96,19 @@ type Case[S any] struct {
 	id       string
 	seed     [abi.SeedSize]byte
 	metadata guest.Metadata
+	base     base // what the history starts from
 	history  []recorded
 	plans    jsonplan.Maker
 	step     string // the command or query that assertions are about
 	answer   answer
+}
+
+// base is the snapshot from which an entity is rebuilt; the zero value is none.
+type base struct {
+	version uint64
+	state   []byte
+	earlier bool
+	schema  uint16 // index in the manifest's earlier schemas
 }
 
 // recorded is an event in the form in which the journal stores it.
@@ -111,6 +120,8 @@ type recorded struct {
 // manifest is the part of a manifest that a case needs.
 type manifest struct {
 	Service           string
+	StateSchema       uint32   `json:"state_schema"`
+	EarlierSchemas    []uint32 `json:"earlier_schemas"`
 	Commands, Queries []named
 	Events            []named
 }
@@ -171,7 +182,7 @@ func (c *Case[S]) When(command string, data any) *Case[S] {
 	var after string
 	for i := range runs {
 		before := c.rebuild()
-		got := c.exchange(abi.AppendCommand(nil, 0, number, uint64(len(c.history)), uint64(c.now.UnixNano()),
+		got := c.exchange(abi.AppendCommand(nil, 0, number, c.version(len(c.history)), uint64(c.now.UnixNano()),
 			&c.seed, c.id, c.metadata, body))
 		if got.kind == abi.RespFault {
 			c.answer = got
@@ -259,7 +270,7 @@ func (c *Case[S]) Query(query string, data any) *Case[S] {
 		c.t.Fatalf("the service has no query %q", query)
 	}
 	before := c.rebuild()
-	c.answer = c.exchange(abi.AppendQuery(nil, 0, number, uint64(len(c.history)), uint64(c.now.UnixNano()),
+	c.answer = c.exchange(abi.AppendQuery(nil, 0, number, c.version(len(c.history)), uint64(c.now.UnixNano()),
 		c.encode(data)))
 	if c.answer.kind != abi.RespFault {
 		if after := c.snapshot(); after != before {
@@ -399,11 +410,24 @@ func (c *Case[S]) rebuild() string {
 	return c.snapshot()
 }
 
-// hydrate opens the entity in slot 0, with a snapshot at a version or without.
-func (c *Case[S]) hydrate(version int, snapshot []byte) {
+// hydrate opens the entity in slot 0: with a snapshot after n events of the history, or, if that is
+// nil, with what the history starts from.
+func (c *Case[S]) hydrate(n int, snapshot []byte) {
 	c.t.Helper()
-	c.quiet(abi.AppendOpen(nil, 0, uint64(version), c.key, snapshot), version)
+	var open []byte
+	switch {
+	case snapshot != nil:
+		open = abi.AppendOpen(nil, 0, c.version(n), c.key, snapshot)
+	case c.base.earlier:
+		open = abi.AppendOpenEarlier(nil, 0, c.base.version, c.key, c.base.state, c.base.schema)
+	default:
+		open = abi.AppendOpen(nil, 0, c.base.version, c.key, c.base.state)
+	}
+	c.quiet(open, n)
 }
+
+// version is the entity's version after n events of the history.
+func (c *Case[S]) version(n int) uint64 { return c.base.version + uint64(n) }
 
 // maxRequest is about how many bytes of events go into one request, the same as in a host.
 const maxRequest = 256 << 10
@@ -413,7 +437,8 @@ func (c *Case[S]) apply(from, to int) {
 	c.t.Helper()
 	var request []byte
 	for i, e := range c.history[from:to] {
-		request = abi.AppendApply(request, 0, e.number, uint64(from+i+1), uint64(c.now.UnixNano()), []byte(e.body), nil)
+		request = abi.AppendApply(request, 0, e.number, c.version(from+i+1), uint64(c.now.UnixNano()),
+			[]byte(e.body), nil)
 		if len(request) > maxRequest || from+i+1 == to {
 			c.quiet(request, from+i+1)
 			request = request[:0]

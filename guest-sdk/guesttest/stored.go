@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"testing"
 
 	guest "github.com/bulkhead-wasm/bulkhead/guest-sdk"
@@ -27,6 +28,27 @@ func (c *Case[S]) AndJSON(event, data string) *Case[S] {
 	c.step = "the stored events of entity " + c.key
 	if err := c.store(event, []byte(data)); err != nil {
 		c.t.Fatal(err)
+	}
+	c.restore(c.step, c.rebuild())
+	return c
+}
+
+// GivenSnapshot starts a case natively with a snapshot as the journal has it, which stands for the events
+// up to a version. The schema is the state schema of the build that wrote it. The test fails if the service
+// does not take snapshots of that schema, or refuses this one.
+func GivenSnapshot[S any](t testing.TB, s *guest.Service[S], key string, version uint64, schema uint32,
+	state string) *Case[S] {
+	t.Helper()
+	c := newCase(t, Native(s), s, key)
+	c.step = "the stored snapshot of entity " + key
+	c.base = base{version: version, state: []byte(state)}
+	if schema != c.manifest.StateSchema {
+		n := slices.Index(c.manifest.EarlierSchemas, schema)
+		if n < 0 {
+			t.Fatalf("the service does not take snapshots of state schema %d: its own is %d, and it has upcasters "+
+				"for %d", schema, c.manifest.StateSchema, c.manifest.EarlierSchemas)
+		}
+		c.base.earlier, c.base.schema = true, uint16(n)
 	}
 	c.restore(c.step, c.rebuild())
 	return c

@@ -59,6 +59,41 @@ func TestGivenJSON(t *testing.T) {
 	}
 }
 
+// sum is an earlier form of box.
+type sum struct {
+	Total int `json:"total"`
+}
+
+func TestGivenSnapshot(t *testing.T) {
+	s := guest.New[box]("box").Events(put{}).StateSchema(5)
+	guest.UpcastState(s, func(old sum) box { return box{N: old.Total} }, 3)
+	guest.Command(s, "put", func(tx *guest.Tx[box], c put) (uint64, error) { tx.Emit(c); return tx.Version(), nil })
+	var b box
+	get := func(x *box) { b = *x }
+	guesttest.GivenSnapshot(t, s, "k", 40, 3, `{"total":7}`).AndJSON("put", `{"n":1}`).
+		When("put", put{N: 2}).Reply(uint64(42)).Then(put{N: 2}).When("put", put{}).Reply(uint64(43)).State(get)
+	if b.N != 10 {
+		t.Errorf("got %+v", b)
+	}
+	guesttest.GivenSnapshot(t, s, "k", 40, 5, `{"n":7,"counts":null}`).When("put", put{}).Reply(uint64(41)).State(get)
+	if b.N != 7 {
+		t.Errorf("got %+v", b)
+	}
+	for state, want := range map[string]string{
+		`{"total":7,"more":1}`: `fault (bad_snapshot): entity "k", version 40, snapshot: `,
+		`{"n":7}`:              `fault (bad_snapshot)`,
+	} {
+		got := listen(t, func(t testing.TB) { guesttest.GivenSnapshot(t, s, "k", 40, 3, state) })
+		if !strings.Contains(got, want) {
+			t.Errorf("%s: got %q, want %q", state, got, want)
+		}
+	}
+	got := listen(t, func(t testing.TB) { guesttest.GivenSnapshot(t, s, "k", 40, 4, `{}`) })
+	if !strings.Contains(got, "does not take snapshots of state schema 4: its own is 5, and it has upcasters for [3]") {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestCapture(t *testing.T) {
 	var reply int
 	first, second := put{Name: "old"}, put{}

@@ -41,6 +41,14 @@ type GuestQuery struct {
 	Gone     <-chan struct{} // as in a GuestCall
 }
 
+// GuestSnapshot is the state of an entity from which its hydration starts. The zero value means none.
+type GuestSnapshot struct {
+	Version Version // of the entity
+	State   []byte  // nil: no snapshot; empty: a snapshot of no bytes
+	Earlier bool    // it is of an earlier state schema
+	Schema  uint16  // index of that schema in the manifest's earlier schemas
+}
+
 // GuestEvent is one event to be replayed in a sandbox. Type is an index into the manifest's events; see
 // [ManifestIndex.Event]. The sandbox copies the slices before it takes the next event.
 type GuestEvent struct {

@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"mime"
+	"slices"
 	"unicode"
 	"unicode/utf8"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/jsoncheck"
+	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
 // maxReasons is how many problems one error lists: enough to repair a module in one go, but not thousands.
@@ -28,6 +30,8 @@ type manifestJSON struct {
 	Queries      []callableJSON `json:"queries"`
 	Events       []eventJSON    `json:"events"`
 	Capabilities []string       `json:"capabilities"`
+
+	EarlierSchemas []uint32 `json:"earlier_schemas"`
 }
 
 type callableJSON struct {
@@ -98,9 +102,11 @@ func (c *manifestChecker) manifest(raw *manifestJSON) abi.Manifest {
 	c.names("features", raw.Features)
 	c.names("capabilities", raw.Capabilities)
 
+	c.earlier(raw)
 	m := abi.Manifest{
 		ABI: abi.Version, Service: raw.Service, Version: raw.Version, SDK: raw.SDK, Features: raw.Features,
 		StateSchema: raw.StateSchema, Encoding: raw.Encoding, Capabilities: raw.Capabilities,
+		EarlierSchemas: raw.EarlierSchemas,
 	}
 	if m.Encoding == "" {
 		m.Encoding = abi.EncodingJSON
@@ -128,6 +134,25 @@ func (c *manifestChecker) manifest(raw *manifestJSON) abi.Manifest {
 		}
 	}
 	return m
+}
+
+// earlier checks the earlier state schemas.
+func (c *manifestChecker) earlier(raw *manifestJSON) {
+	if !c.size("earlier_schemas", len(raw.EarlierSchemas)) {
+		return
+	}
+	if len(raw.EarlierSchemas) > 0 && !slices.Contains(raw.Features, abi.FeatureEarlierSchemas) {
+		c.bad("earlier_schemas need the feature %q in features", abi.FeatureEarlierSchemas)
+	}
+	taken := map[uint32]string{raw.StateSchema: "state_schema"}
+	for i, schema := range raw.EarlierSchemas {
+		where := fmt.Sprintf("earlier_schemas[%d]", i)
+		if first, dup := taken[schema]; dup {
+			c.bad("%s: schema %d is taken by %s", where, schema, first)
+			continue
+		}
+		taken[schema] = where
+	}
 }
 
 // size checks the size of a list before its members are checked.
@@ -251,6 +276,7 @@ type ManifestIndex struct {
 	commands map[Type]uint16
 	queries  map[Type]uint16
 	events   map[string]uint16 // names and aliases
+	earlier  map[uint32]uint16 // state schemas
 }
 
 // NewManifestIndex indexes m, which [ParseManifest] has checked and which must not be changed afterwards.
@@ -260,6 +286,10 @@ func NewManifestIndex(m *abi.Manifest) *ManifestIndex {
 		commands: make(map[Type]uint16, len(m.Commands)),
 		queries:  make(map[Type]uint16, len(m.Queries)),
 		events:   make(map[string]uint16, len(m.Events)),
+		earlier:  make(map[uint32]uint16, len(m.EarlierSchemas)),
+	}
+	for i, schema := range m.EarlierSchemas {
+		x.earlier[schema] = uint16(i)
 	}
 	for i, c := range m.Commands {
 		x.commands[Type(c.Name)] = uint16(i)
@@ -294,6 +324,19 @@ func (x *ManifestIndex) EventName(n uint16) (string, bool) {
 		return "", false
 	}
 	return x.manifest.Events[n].Name, true
+}
+
+// Takes reports whether the module takes snapshots of a state schema: its own or an earlier one.
+func (x *ManifestIndex) Takes(schema uint32) bool {
+	_, earlier := x.earlier[schema]
+	return earlier || schema == x.manifest.StateSchema
+}
+
+// Snapshot is a stored snapshot in the form in which the guest gets it; false if the module does not take
+// its state schema. It shares the state.
+func (x *ManifestIndex) Snapshot(s *journal.Snapshot) (GuestSnapshot, bool) {
+	n, earlier := x.earlier[s.Schema]
+	return GuestSnapshot{Version: s.Version, State: s.State, Earlier: earlier, Schema: n}, x.Takes(s.Schema)
 }
 
 // Encoding is the content type of all bodies.

@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
+	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
 func bankManifest() abi.Manifest {
@@ -88,12 +90,16 @@ func TestParseManifestRefuses(t *testing.T) {
 		"upcast to self": {`{"abi":1,"service":"x","events":[{"name":"a","upcast_to":"a"}]}`, `the way from "a" leads round`},
 		"upcast circle": {`{"abi":1,"service":"x","events":[{"name":"z","upcast_to":"a"},{"name":"a","upcast_to":"b"},{"name":"b","upcast_to":"a"}]}`,
 			`events[0].upcast_to: the way from "z" leads round in a circle`},
-		"schema number":  {`{"abi":1,"service":"x","events":[{"name":"a","schema":7}]}`, "events[0].schema is \"7\""},
-		"wrong type":     {`{"abi":"1","service":"x"}`, "not the JSON object"},
-		"too many":       {`{"abi":1,"service":"x","events":[` + many(abi.MaxTypes+1, "{}") + `]}`, "events has 4097 members"},
-		"too large":      {strings.Repeat(" ", abi.MaxManifestSize+1), "1048577 bytes"},
-		"deep":           {`{"abi":1,"service":"x","commands":[{"name":"a","input":` + strings.Repeat(`{"a":`, 20000), "nested deeper than 10000"},
-		"bad capability": {`{"abi":1,"service":"x","capabilities":["a b"]}`, "capabilities[0]"},
+		"no feature":      {`{"abi":1,"service":"x","earlier_schemas":[1]}`, `earlier_schemas need the feature "earlier_schemas"`},
+		"own schema":      {`{"abi":1,"service":"x","features":["earlier_schemas"],"state_schema":7,"earlier_schemas":[1,7]}`, `earlier_schemas[1]: schema 7 is taken by state_schema`},
+		"schema twice":    {`{"abi":1,"service":"x","features":["earlier_schemas"],"earlier_schemas":[1,1]}`, `earlier_schemas[1]: schema 1 is taken by earlier_schemas[0]`},
+		"negative schema": {`{"abi":1,"service":"x","features":["earlier_schemas"],"earlier_schemas":[-1]}`, `not the JSON object`},
+		"schema number":   {`{"abi":1,"service":"x","events":[{"name":"a","schema":7}]}`, "events[0].schema is \"7\""},
+		"wrong type":      {`{"abi":"1","service":"x"}`, "not the JSON object"},
+		"too many":        {`{"abi":1,"service":"x","events":[` + many(abi.MaxTypes+1, "{}") + `]}`, "events has 4097 members"},
+		"too large":       {strings.Repeat(" ", abi.MaxManifestSize+1), "1048577 bytes"},
+		"deep":            {`{"abi":1,"service":"x","commands":[{"name":"a","input":` + strings.Repeat(`{"a":`, 20000), "nested deeper than 10000"},
+		"bad capability":  {`{"abi":1,"service":"x","capabilities":["a b"]}`, "capabilities[0]"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := ParseManifest([]byte(c.in))
@@ -146,4 +152,23 @@ func FuzzParseManifest(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A snapshot goes to the guest with the index of its schema, or without if the schema is the module's own.
+func TestSnapshotsOfEarlierSchemas(t *testing.T) {
+	m := abi.Manifest{StateSchema: 7, EarlierSchemas: []uint32{3, 0}}
+	x := NewManifestIndex(&m)
+	for schema, want := range map[uint32]GuestSnapshot{
+		7: {Version: 5, State: []byte("s")},
+		3: {Version: 5, State: []byte("s"), Earlier: true},
+		0: {Version: 5, State: []byte("s"), Earlier: true, Schema: 1},
+	} {
+		got, takes := x.Snapshot(&journal.Snapshot{Version: 5, Schema: schema, State: []byte("s")})
+		if !takes || !x.Takes(schema) || !reflect.DeepEqual(got, want) {
+			t.Errorf("schema %d: got %+v, %v; want %+v", schema, got, takes, want)
+		}
+	}
+	if _, takes := x.Snapshot(&journal.Snapshot{Schema: 4}); takes || x.Takes(4) {
+		t.Error("it takes another schema")
+	}
 }

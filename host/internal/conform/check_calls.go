@@ -182,12 +182,18 @@ func checkGarbage(k *kit) error {
 				}
 			}
 			// The module makes snapshots itself, but an older build may have made this one.
-			open := abi.AppendOpen(nil, 0, 1, "alice", append([]byte{}, body...))
-			if _, err := s.exchange(open); err != nil {
-				return err
+			opens := [][]byte{abi.AppendOpen(nil, 0, 1, "alice", append([]byte{}, body...))}
+			for schema := range min(len(k.manifest.EarlierSchemas), 64) {
+				opens = append(opens,
+					abi.AppendOpenEarlier(nil, 0, 1, "alice", append([]byte{}, body...), uint16(schema)))
 			}
-			if err := s.drop(0); err != nil {
-				return err
+			for _, open := range opens {
+				if _, err := s.exchange(open); err != nil {
+					return err
+				}
+				if err := s.drop(0); err != nil {
+					return err
+				}
 			}
 		}
 		return s.open(0, "alice", 0, nil)

@@ -125,10 +125,14 @@ func checkLater(k *kit) error {
 	if err != nil {
 		return err
 	}
+	unknown := ^abi.FlagSnapshot
+	if len(k.manifest.EarlierSchemas) > 0 {
+		unknown &^= abi.FlagEarlier
+	}
 	for _, x := range []struct {
 		flags  uint8
 		fields string
-	}{{^abi.FlagSnapshot, ""}, {0, "01234567"}, {^abi.FlagSnapshot, "\xff\xff\xff\xff\xff\xff\xff\xff1"}} {
+	}{{unknown, ""}, {0, "01234567"}, {unknown, "\xff\xff\xff\xff\xff\xff\xff\xff1"}} {
 		got, err := run(x.flags, x.fields)
 		if err != nil {
 			return err

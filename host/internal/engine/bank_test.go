@@ -39,6 +39,7 @@ type bankGuest struct {
 	fuel     uint64
 
 	schema  uint32               // in its snapshots
+	earlier []uint32             // in snapshots that it takes
 	form    string               // in its snapshots, beside the schema; it refuses others
 	lenient bool                 // it refuses no form
 	double  bool                 // another build, which counts each event twice
@@ -71,9 +72,10 @@ func (g *bankGuest) enter(what string) {
 	}
 }
 
-func (g *bankGuest) Hydrate(_ context.Context, slot uint32, key service.Key, version service.Version,
-	snapshot []byte, events service.GuestEvents) error {
+func (g *bankGuest) Hydrate(_ context.Context, slot uint32, key service.Key, from service.GuestSnapshot,
+	events service.GuestEvents) error {
 	g.enter("Hydrate")
+	version, snapshot := from.Version, from.State
 	for s, a := range g.accounts {
 		if a.key == key && s != slot {
 			// The entity may be in a retired slot, which has not been dropped yet.
@@ -89,14 +91,18 @@ func (g *bankGuest) Hydrate(_ context.Context, slot uint32, key service.Key, ver
 	if snapshot != nil {
 		what = fmt.Sprintf("hydrate from v%d", version)
 		var schema uint32
+		want := g.schema
+		if from.Earlier {
+			want = g.earlier[from.Schema]
+		}
 		state, form, _ := strings.Cut(string(snapshot), ";")
 		if form != g.form && !g.lenient {
 			a.dirty = true
 			return &service.Error{Kind: service.KindFault, Code: abi.CodeBadSnapshot, Message: "not my form"}
 		}
 		snapshot = []byte(state)
-		if n, err := fmt.Sscanf(string(snapshot), "%d in form %d", &a.balance, &schema); n != 2 || schema != g.schema {
-			g.t.Errorf("%s: a snapshot %q to a guest of schema %d, %v", key, snapshot, g.schema, err)
+		if n, err := fmt.Sscanf(string(snapshot), "%d in form %d", &a.balance, &schema); n != 2 || schema != want {
+			g.t.Errorf("%s: a snapshot %q given as one of schema %d, %v", key, snapshot, want, err)
 		}
 	}
 	if snapshot != nil && g.decode != nil {

@@ -89,13 +89,13 @@ func startBank(t testing.TB, shards int, change func(*Options)) (*Engine, []*ban
 	return start(t, o), guests, j
 }
 
-// withSchema gives o's module another state schema.
-func (o *Options) withSchema(t testing.TB, schema uint32) {
+// withSchema gives o's module another state schema, and earlier ones that it takes.
+func (o *Options) withSchema(t testing.TB, schema uint32, earlier ...uint32) {
 	m := *o.Manifest
-	m.StateSchema = schema
+	m.StateSchema, m.EarlierSchemas = schema, earlier
 	o.Manifest = &m
 	for _, g := range o.guests(t) {
-		g.schema = schema
+		g.schema, g.earlier = schema, earlier
 	}
 }
 

@@ -306,12 +306,12 @@ func (s *shard) stepGuest(x *hydration, began time.Time) error {
 	if r.opened {
 		return s.guest.Apply(s.ctx, x.slot, r.events)
 	}
-	var state []byte
+	var from service.GuestSnapshot
 	if x.from != nil {
-		state = x.from.State
+		from, _ = s.engine.manifest.Snapshot(x.from) // source has looked at its schema
 	}
 	r.opened = true
-	return s.guest.Hydrate(s.ctx, x.slot, x.key, r.version, state, r.events)
+	return s.guest.Hydrate(s.ctx, x.slot, x.key, from, r.events)
 }
 
 // beginHydration finds the source and a place for x. ready is false if other hydrations have to end

@@ -21,8 +21,8 @@ func (g stamping) Handle(ctx context.Context, c service.GuestCall) (service.Outc
 	return service.NewOutcome([]journal.NewEvent{{Type: "deposited", Data: []byte("1"), Metadata: g.own}}, nil, 0), nil
 }
 
-func (g stamping) Hydrate(ctx context.Context, slot uint32, key service.Key, version service.Version,
-	snapshot []byte, events service.GuestEvents) error {
+func (g stamping) Hydrate(ctx context.Context, slot uint32, key service.Key, from service.GuestSnapshot,
+	events service.GuestEvents) error {
 	return events(func(e service.GuestEvent) error {
 		*g.got = append(*g.got, string(e.Metadata))
 		return nil

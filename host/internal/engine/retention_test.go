@@ -71,6 +71,49 @@ func TestEntitiesWhoseEventsAreDeleted(t *testing.T) {
 	wantBalance(t, e, "alice", 6)
 }
 
+// A module takes snapshots of earlier schemas, the latest one and that of a retention. What it writes has its
+// own schema.
+func TestSnapshotsOfEarlierSchemas(t *testing.T) {
+	j := openJournal(t, journaltest.NewMemory().Storage())
+	deploy := func(digest byte, every int, schema uint32, earlier ...uint32) *Engine {
+		o, _ := bankOptions(t, j, 1)
+		o.Spec.Module = service.Digest{digest}
+		o.Spec.Settings.SnapshotEvery = every
+		o.withSchema(t, schema, earlier...)
+		return start(t, o)
+	}
+	latest := func(version journal.Version, schema uint32) {
+		t.Helper()
+		s, ok, err := j.Snapshot(t.Context(), "bank", "alice")
+		if !ok || err != nil || s.Version != version || s.Schema != schema {
+			t.Errorf("got %+v, %v, %v", s, ok, err)
+		}
+	}
+	e := deploy(1, 5, 3)
+	deposits(t, e, "alice", 5)
+	counted(t, e)
+	if r, err := j.Retain(t.Context(), "bank", journal.Retention{Before: 6, Schema: 3, Force: true}); err != nil ||
+		r.Uncovered != 0 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	deposits(t, e, "alice", 1)
+	latest(5, 3)
+	e = deploy(2, 2, 4, 9, 3)
+	wantBalance(t, e, "alice", 6)
+	wantSnapshots(t, e, 0, 1, 0)
+	deposits(t, e, "alice", 2)
+	counted(t, e)
+	latest(7, 4)
+	// It does not take the latest snapshot, but that of the retention.
+	e = deploy(3, -1, 5, 3)
+	wantBalance(t, e, "alice", 8)
+	wantSnapshots(t, e, 0, 1, 1)
+	e = deploy(4, -1, 5)
+	if _, err := ask(e, balance("alice")); service.KindOf(err) != service.KindFault {
+		t.Errorf("a module that takes neither: %v", err)
+	}
+}
+
 // A snapshot that the module refuses is not used: if the events are there they are replayed; if they are
 // deleted, the entity faults, the error says why, and its snapshot is kept, so that the build that made it
 // can go on. The snapshot of a retention is used in place of a later one that is refused.

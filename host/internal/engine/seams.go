@@ -15,13 +15,13 @@ import (
 // An error of KindFault means that the state of the called entity is unknown: the entity is
 // dropped, and the guest is fine. After any other error the guest is broken until Reset.
 type Guest interface {
-	// Hydrate makes an entity resident in a slot: from a snapshot of the given version (nil:
-	// none), and then from the later events, which the function events yields. An event has
+	// Hydrate makes an entity resident in a slot: from a snapshot, if there is one, and then
+	// from the later events, which the function events yields. An event has
 	// been copied when yield returns. An error of yield is the guest's; it ends the events,
 	// and both events and Hydrate return it. Hydrate also returns any other error of events;
 	// the guest is fine then. If an event is to blame, the guest's error is a
 	// [*service.ReplayError]. Only ctx ends Hydrate; it has no time limit.
-	Hydrate(ctx context.Context, slot uint32, key service.Key, version service.Version, snapshot []byte,
+	Hydrate(ctx context.Context, slot uint32, key service.Key, from service.GuestSnapshot,
 		events service.GuestEvents) error
 	// Apply replays further events of an entity after Hydrate. In all else it is like Hydrate.
 	Apply(ctx context.Context, slot uint32, events service.GuestEvents) error

@@ -177,11 +177,12 @@ const (
 // source returns the snapshot with which a hydration begins, or nil if it replays all events. It
 // may call the guest.
 //
-// First the state schema in the manifest decides. Then the module decides, which refuses a state
-// whose form it does not know. The module's digest does not matter: a new build usually keeps
-// schema and form. If every other build were distrusted, each deployment would replay all histories
-// at the moment when all entities are cold, and entities whose first events are deleted would have
-// no state. The snapshots of other entities do not matter either.
+// First the state schemas in the manifest decide: the module's own and the earlier ones that it
+// takes. Then the module decides, which refuses a state whose form it does not know. Its digest
+// does not matter: a new build usually keeps schema and form. If every other build were
+// distrusted, each deployment would replay all histories at the moment when all entities are
+// cold, and entities whose first events are deleted would have no state. The snapshots of other
+// entities do not matter either.
 func (s *shard) source(x *hydration) *journal.Snapshot {
 	if x.kept > 0 && x.next > fromLatest {
 		if found := s.keptMidway(x); found != nil {
@@ -214,7 +215,7 @@ func (s *shard) latest(x *hydration) *journal.Snapshot {
 		// If the whole journal is unreadable, the replay of the events will fail and say so.
 		s.refuse(x, 0, s.engine.caused(err, service.KindInternal, "it cannot be read: %s", journal.DetailOf(err)))
 	case !ok:
-	case found.Schema != s.engine.options.Manifest.StateSchema:
+	case !s.engine.manifest.Takes(found.Schema):
 		s.refuse(x, found.Version, s.otherSchema(found.Schema))
 	default:
 		x.tried = found.Version
@@ -231,7 +232,7 @@ func (s *shard) retained(x *hydration) *journal.Snapshot {
 	switch {
 	case err != nil || !ok || found.Snapshot == nil || found.Snapshot.Version == x.tried:
 		return nil
-	case found.Snapshot.Schema != s.engine.options.Manifest.StateSchema:
+	case !s.engine.manifest.Takes(found.Snapshot.Schema):
 		if x.reason == nil {
 			x.reason = s.otherSchema(found.Snapshot.Schema)
 		}
@@ -295,12 +296,13 @@ func (s *shard) used(x *hydration) {
 	}
 }
 
-// check compares a snapshot of another build with the state that the running build makes of the
-// same events, for the first few. The result decides nothing: two builds may write the same state
-// in different ways. But it warns an author who changed the effect of an event and not the schema.
+// check compares a snapshot of another build, with the same state schema, with the state that
+// the running build makes of the same events, for the first few. The result decides nothing:
+// two builds may write the same state in different ways. But it warns an author who changed the
+// effect of an event and not the schema.
 func (s *shard) check(key service.Key, from *journal.Snapshot) {
 	if from.Module == journal.Digest(s.engine.options.Spec.Module) || s.snapshots.checks >= maxChecks ||
-		from.Version > checkedEvents {
+		from.Version > checkedEvents || from.Schema != s.engine.options.Manifest.StateSchema {
 		return
 	}
 	if _, trimmed, err := s.engine.options.Log.Trimmed(s.ctx, s.name, string(key)); trimmed || err != nil ||
@@ -311,7 +313,7 @@ func (s *shard) check(key service.Key, from *journal.Snapshot) {
 	r := replay{shard: s, key: key, until: from.Version, end: time.Now().Add(checkTime)}
 	slot := s.residents.takeSlot()
 	s.guest.About(service.About{Key: key})
-	err := s.guest.Hydrate(s.ctx, slot, key, 0, nil, r.events)
+	err := s.guest.Hydrate(s.ctx, slot, key, service.GuestSnapshot{}, r.events)
 	var state []byte
 	if err == nil && r.version == from.Version {
 		state, err = s.guest.Snapshot(s.ctx, slot)

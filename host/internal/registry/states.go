@@ -23,15 +23,15 @@ const (
 //
 // An entity that the running module cannot restore either is not a reason to refuse.
 func (s *Registry) takesStates(ctx context.Context, next *build) error {
-	c := &stateCheck{registry: s, next: next, schema: next.module.Manifest.StateSchema, schemas: map[uint32]bool{}}
+	c := &stateCheck{registry: s, next: next, takes: service.NewManifestIndex(&next.module.Manifest),
+		schemas: map[uint32]bool{}}
 	// First, so that a retention meanwhile is noticed when the old module is drained.
 	next.facts.KeptFrom, next.retention = s.opt.Journal.First(c.log()), s.opt.Journal.Retentions(c.log())
 	if svc, err := s.Get(next.spec.Service); err == nil {
 		svc.mu.RLock()
 		same := svc.manifest != nil && svc.spec.Module == next.spec.Module
-		c.old = svc.manifest != nil
-		if c.old {
-			c.oldSchema = svc.manifest.StateSchema
+		if svc.manifest != nil {
+			c.old = service.NewManifestIndex(svc.manifest)
 		}
 		c.running = svc.running // its program stays during the deployment
 		svc.mu.RUnlock()
@@ -126,13 +126,12 @@ func (s *Registry) LogChanged(svc *Service) { s.starter.hurry(svc) }
 
 // stateCheck is one run of takesStates.
 type stateCheck struct {
-	registry  *Registry
-	next      *build
-	turn      *fair.HostTurn
-	schema    uint32 // of the new module
-	old       bool   // the module that runs is known
-	oldSchema uint32 // its state schema
-	running   *build // nil if nothing runs, or it was drained
+	registry *Registry
+	next     *build
+	turn     *fair.HostTurn
+	takes    *service.ManifestIndex // of the new module
+	old      *service.ManifestIndex // of the module that runs; nil if it is not known
+	running  *build                 // nil if nothing runs, or it was drained
 
 	schemas  map[uint32]bool // schemas of snapshots that the new module does not take
 	all      int             // entities with a snapshot
@@ -184,7 +183,7 @@ func (c *stateCheck) each(ctx context.Context, look func(context.Context, *journ
 // compare compares the schemas of an entity's snapshots.
 func (c *stateCheck) compare(ctx context.Context, t *journal.Trimmed) error {
 	c.all++
-	if t.Snapshot.Schema == c.schema {
+	if c.takes.Takes(t.Snapshot.Schema) {
 		c.readable++
 		return nil
 	}
@@ -196,13 +195,14 @@ func (c *stateCheck) compare(ctx context.Context, t *journal.Trimmed) error {
 		latest = *t.Snapshot
 	}
 	switch {
-	case latest.Schema == c.schema:
+	case c.takes.Takes(latest.Schema):
 		c.readable++
-	case c.old && c.oldSchema != latest.Schema && c.oldSchema != t.Snapshot.Schema:
+	case c.old != nil && !c.old.Takes(latest.Schema) && !c.old.Takes(t.Snapshot.Schema):
 		// The running module cannot restore it either.
 	default:
 		c.schemas[latest.Schema] = true
-		c.refuse(t, fmt.Sprintf("its snapshot is of state schema %d, and the module has %d", latest.Schema, c.schema))
+		c.refuse(t, fmt.Sprintf("its snapshot is of state schema %d, and the module has %d", latest.Schema,
+			c.next.module.Manifest.StateSchema))
 	}
 	return nil
 }
@@ -243,7 +243,7 @@ func (c *stateCheck) openOne(ctx context.Context, guest *sandbox.Instance, t *jo
 	if err == nil && ok && latest.Version != t.Snapshot.Version {
 		candidates = []*journal.Snapshot{&latest, t.Snapshot}
 	}
-	tried, why, err := c.take(ctx, guest, c.schema, t.Key, candidates)
+	tried, why, err := c.take(ctx, guest, c.takes, t.Key, candidates)
 	if err != nil || !tried { // otherwise the running module cannot restore it either
 		return err
 	}
@@ -258,17 +258,19 @@ func (c *stateCheck) openOne(ctx context.Context, guest *sandbox.Instance, t *jo
 	return err
 }
 
-// take makes a guest whose module has a state schema open snapshots of an entity until it takes one. why is
+// take makes a guest, whose module has this manifest, open snapshots of an entity until it takes one. why is
 // nil if it did, and otherwise says why it took none. err is an error of the host.
 func (c *stateCheck) take(
-	ctx context.Context, guest *sandbox.Instance, schema uint32, key string, candidates []*journal.Snapshot,
+	ctx context.Context, guest *sandbox.Instance, of *service.ManifestIndex, key string,
+	candidates []*journal.Snapshot,
 ) (tried bool, why, err error) {
 	for _, x := range candidates {
-		if x.Schema != schema {
+		from, known := of.Snapshot(x)
+		if !known {
 			continue
 		}
 		c.turn.Rest() // the guest takes its own turns
-		tried, why = true, guest.Hydrate(ctx, 0, service.Key(key), x.Version, x.State,
+		tried, why = true, guest.Hydrate(ctx, 0, service.Key(key), from,
 			func(func(service.GuestEvent) error) error { return nil })
 		if why == nil {
 			break
@@ -286,7 +288,7 @@ func (c *stateCheck) take(
 // lostAlready reports whether the running module does not take the entity's snapshots either. It asks a new
 // sandbox of that module, beside those that run.
 func (c *stateCheck) lostAlready(ctx context.Context, key string, candidates []*journal.Snapshot) (bool, error) {
-	if c.running == nil {
+	if c.running == nil || c.old == nil {
 		return false, nil
 	}
 	guest, err := c.running.program.Instantiate(ctx, sandbox.SlogLogger(c.registry.opt.Logger))
@@ -294,7 +296,7 @@ func (c *stateCheck) lostAlready(ctx context.Context, key string, candidates []*
 		return false, err
 	}
 	defer func() { _ = guest.Close(context.WithoutCancel(ctx)) }()
-	_, why, err := c.take(ctx, guest, c.oldSchema, key, candidates)
+	_, why, err := c.take(ctx, guest, c.old, key, candidates)
 	return why != nil, err
 }
 
@@ -325,7 +327,7 @@ func (c *stateCheck) verdict() error {
 	switch {
 	case c.refused == 0:
 		return nil
-	case !c.old && len(c.schemas) > 0 && (c.readable > 0 || len(c.schemas) > 1):
+	case c.old == nil && len(c.schemas) > 0 && (c.readable > 0 || len(c.schemas) > 1):
 		// There are snapshots of several schemas, as only a forced retention leaves them. No module takes
 		// them all, and one must run.
 		c.registry.opt.Logger.Warn("some entities whose events are deleted cannot be restored by the module that "+

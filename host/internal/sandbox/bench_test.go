@@ -336,7 +336,8 @@ func BenchmarkHydrate(b *testing.B) {
 	i := instantiate(b, mustCompile(b, testguest.Counter("c"), service.Limits{}), nil)
 	data := []byte(`{"amount":5,"from":"alice","to":"bob","note":"thanks for the fish"}`)
 	b.ReportAllocs()
-	err := i.Hydrate(context.Background(), 1, "key", 0, nil, func(yield func(service.GuestEvent) error) error {
+	none := service.GuestSnapshot{}
+	err := i.Hydrate(context.Background(), 1, "key", none, func(yield func(service.GuestEvent) error) error {
 		for b.Loop() {
 			if err := yield(service.GuestEvent{Data: data}); err != nil {
 				return err

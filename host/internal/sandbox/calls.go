@@ -72,11 +72,11 @@ func (i *Instance) failed(err error) error {
 	return err
 }
 
-// Hydrate makes an entity resident: from a snapshot at the given version (nil: no snapshot) and the events
-// after it, which events yields in order. More events may follow with Apply. They go to the guest in requests
-// of bounded size. When yield returns, the event has been copied. If yield returns an error, no more events
-// may be yielded, and Hydrate returns that error. If events itself fails, Hydrate returns its error and the
-// instance stays usable, but the entity must be dropped or hydrated again.
+// Hydrate makes an entity resident: from a snapshot, if there is one, and the events after it, which events
+// yields in order. More events may follow with Apply. They go to the guest in requests of bounded size.
+// When yield returns, the event has been copied. If yield returns an error, no more events may be yielded,
+// and Hydrate returns that error. If events itself fails, Hydrate returns its error and the instance stays
+// usable, but the entity must be dropped or hydrated again.
 //
 // For the fuel of a request see [Instance.Apply]. There is no time limit; only ctx ends a request.
 //
@@ -85,13 +85,16 @@ func (i *Instance) failed(err error) error {
 // [*service.ReplayError]. The snapshot travels with the first events, so after a trap in that request the
 // cause is unknown, and the error is not a ReplayError.
 func (i *Instance) Hydrate(
-	ctx context.Context, slot uint32, key service.Key, version service.Version, snapshot []byte,
-	events service.GuestEvents,
+	ctx context.Context, slot uint32, key service.Key, from service.GuestSnapshot, events service.GuestEvents,
 ) error {
-	c := chunk{instance: i, slot: slot, b: abi.AppendOpen(i.request[:0], slot, uint64(version), string(key), snapshot),
-		frames: 1}
-	if snapshot != nil {
-		c.opens = saturate(startCalls-1, i.limits.Fuel) + saturate(int64(len(snapshot)), snapshotFuel)
+	c := chunk{instance: i, slot: slot, frames: 1}
+	if from.Earlier {
+		c.b = abi.AppendOpenEarlier(i.request[:0], slot, uint64(from.Version), string(key), from.State, from.Schema)
+	} else {
+		c.b = abi.AppendOpen(i.request[:0], slot, uint64(from.Version), string(key), from.State)
+	}
+	if from.State != nil {
+		c.opens = saturate(startCalls-1, i.limits.Fuel) + saturate(int64(len(from.State)), snapshotFuel)
 	}
 	return c.replay(ctx, events)
 }

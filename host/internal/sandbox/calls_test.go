@@ -31,7 +31,7 @@ func ask(i *Instance, kind abi.RequestKind, slot uint32) error {
 	var err error
 	switch kind {
 	case abi.ReqOpen:
-		err = i.Hydrate(ctx, slot, "key", 0, nil, events(1, []byte("{}")))
+		err = i.Hydrate(ctx, slot, "key", service.GuestSnapshot{}, events(1, []byte("{}")))
 	case abi.ReqCommand:
 		_, err = i.Handle(ctx, service.GuestCall{Slot: slot, ID: "id", Data: []byte("{}")})
 	case abi.ReqQuery:
@@ -110,7 +110,8 @@ func TestTrapHasAStackTrace(t *testing.T) {
 func TestCounter(t *testing.T) {
 	ctx := t.Context()
 	i := instantiate(t, mustCompile(t, testguest.Counter("counter"), service.Limits{}), nil)
-	if err := i.Hydrate(ctx, 3, "key", 0, nil, events(10_000, bytes.Repeat([]byte("x"), 100))); err != nil {
+	if err := i.Hydrate(ctx, 3, "key", service.GuestSnapshot{},
+		events(10_000, bytes.Repeat([]byte("x"), 100))); err != nil {
 		t.Fatal(err)
 	}
 	count := func(slot uint32, want string) {
@@ -130,7 +131,8 @@ func TestCounter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := i.Hydrate(ctx, 4, "other", 10_003, snapshot, events(2, nil)); err != nil {
+	from := service.GuestSnapshot{Version: 10_003, State: snapshot}
+	if err := i.Hydrate(ctx, 4, "other", from, events(2, nil)); err != nil {
 		t.Fatal(err)
 	}
 	count(4, "10005")
@@ -214,7 +216,7 @@ func TestHydrateFailures(t *testing.T) {
 	i := instantiate(t, mustCompile(t,
 		testguest.Liar{Answers: map[abi.RequestKind][]byte{abi.ReqOpen: fault, abi.ReqSnapshot: fault}}.Bytes(), quick),
 		nil)
-	err := i.Hydrate(t.Context(), testguest.LiarSlot, "key", 0, nil, events(3, nil))
+	err := i.Hydrate(t.Context(), testguest.LiarSlot, "key", service.GuestSnapshot{}, events(3, nil))
 	if service.KindOf(err) != service.KindFault || i.Broken() {
 		t.Errorf("fault: %v, broken %v", err, i.Broken())
 	}
@@ -222,7 +224,7 @@ func TestHydrateFailures(t *testing.T) {
 		t.Errorf("snapshot: %v, broken %v", err, i.Broken())
 	}
 	stop := errors.New("disk on fire")
-	err = i.Hydrate(t.Context(), testguest.HonestSlot, "key", 0, nil,
+	err = i.Hydrate(t.Context(), testguest.HonestSlot, "key", service.GuestSnapshot{},
 		func(func(service.GuestEvent) error) error { return stop })
 	if !errors.Is(err, stop) || i.Broken() {
 		t.Errorf("source: %v, broken %v", err, i.Broken())

@@ -42,7 +42,7 @@ func TestAHydrationTakesWhatItsCommandsTook(t *testing.T) {
 		EventFuel: 1000}), nil)
 	const fuel = chunkFuel/2 + 1 // so that each event is sent alone
 	before, began := i.Fuel(), time.Now()
-	if err := i.Hydrate(t.Context(), testguest.LiarSlot, "key", 0, nil, took(1, 3, fuel)); err != nil {
+	if err := i.Hydrate(t.Context(), testguest.LiarSlot, "key", service.GuestSnapshot{}, took(1, 3, fuel)); err != nil {
 		t.Fatal(err)
 	}
 	if err := i.Apply(t.Context(), testguest.LiarSlot, took(4, 2, fuel)); err != nil {
@@ -77,7 +77,7 @@ func TestACommandWithMoreEventsThanARequest(t *testing.T) {
 		return nil
 	}
 	before := i.Fuel()
-	if err := i.Hydrate(t.Context(), testguest.LiarSlot, "key", 0, nil, of); err != nil {
+	if err := i.Hydrate(t.Context(), testguest.LiarSlot, "key", service.GuestSnapshot{}, of); err != nil {
 		t.Fatal(err)
 	}
 	if spent := i.Fuel() - before; spent < fuel || spent > 2*fuelMargin*fuel {
@@ -120,7 +120,7 @@ func TestWhichEventWasToBlame(t *testing.T) {
 		}
 	}
 	// the Open is frame 0
-	blamed(i.Hydrate(t.Context(), testguest.LiarSlot, "key", 0, nil, counted(took(1, 1000, 1))), 3)
+	blamed(i.Hydrate(t.Context(), testguest.LiarSlot, "key", service.GuestSnapshot{}, counted(took(1, 1000, 1))), 3)
 	if given > chunkEvents+1 {
 		t.Errorf("%d events were taken", given)
 	}
@@ -130,7 +130,8 @@ func TestWhichEventWasToBlame(t *testing.T) {
 	refused := map[abi.RequestKind][]byte{abi.ReqOpen: testguest.Code(fault(0), fault(1))}
 	i = instantiate(t, mustCompile(t, testguest.Liar{Answers: refused}.Bytes(), quick), nil)
 	given = 0
-	err := i.Hydrate(t.Context(), testguest.LiarSlot, "key", 7, []byte("{}"), counted(took(8, 1000, 1)))
+	from := service.GuestSnapshot{Version: 7, State: []byte("{}")}
+	err := i.Hydrate(t.Context(), testguest.LiarSlot, "key", from, counted(took(8, 1000, 1)))
 	var replay *service.ReplayError
 	if service.KindOf(err) != service.KindFault || errors.As(err, &replay) || i.Broken() || given > chunkEvents+1 {
 		t.Errorf("%v after %d events", err, given)
@@ -144,7 +145,8 @@ func TestASnapshotGoesWithItsEvents(t *testing.T) {
 	i := instantiate(t, mustCompile(t, testguest.Liar{Answers: map[abi.RequestKind][]byte{abi.ReqApply: fault}}.Bytes(),
 		quick), nil)
 	hydrate := func(i *Instance, snapshot []byte, n int) error {
-		return i.Hydrate(t.Context(), testguest.LiarSlot, "key", 7, snapshot, took(8, n, 1))
+		from := service.GuestSnapshot{Version: 7, State: snapshot}
+		return i.Hydrate(t.Context(), testguest.LiarSlot, "key", from, took(8, n, 1))
 	}
 	for _, n := range []int{0, 1, chunkEvents} {
 		if err := hydrate(i, []byte("{}"), n); err != nil {

@@ -3,9 +3,9 @@ package main
 
 import guest "github.com/bulkhead-wasm/bulkhead/guest-sdk"
 
-// Hall is the state: the seat that was reserved last, and how many there were.
+// Hall is the state: the seats in one text, and how often some were reserved.
 type Hall struct {
-	Last     string `json:"last"`
+	Taken    string `json:"taken"`
 	Reserved int    `json:"reserved"`
 }
 
@@ -15,7 +15,7 @@ type Reserved struct {
 }
 
 // Apply changes the state.
-func (e Reserved) Apply(h *Hall) { h.Last, h.Reserved = e.Seat, h.Reserved+1 }
+func (e Reserved) Apply(h *Hall) { h.Taken, h.Reserved = h.Taken+" "+e.Seat, h.Reserved+1 }
 
 // Reserve is the command.
 type Reserve struct {

@@ -1,7 +1,23 @@
 // Command seats2 is a later build of the service of seats1: its event holds several seats.
 package main
 
-import guest "github.com/bulkhead-wasm/bulkhead/guest-sdk"
+import (
+	"strings"
+
+	guest "github.com/bulkhead-wasm/bulkhead/guest-sdk"
+)
+
+// HallV1 is the state of the first build.
+type HallV1 struct {
+	Taken    string `json:"taken"`
+	Reserved int    `json:"reserved"`
+}
+
+// HallV2 is the state of a build between them.
+type HallV2 struct {
+	Seats []string `json:"seats"`
+	Count int      `json:"count"`
+}
 
 // Hall is the state.
 type Hall struct {
@@ -39,6 +55,8 @@ var hall = guest.New[Hall]("seats").Version("3").Events(guest.Named(Held{}, "hel
 func init() {
 	guest.Upcast(hall, "reserved", func(old ReservedV1) ReservedV2 { return ReservedV2{[]string{old.Seat}} })
 	guest.Upcast(hall, "reserved-2", func(old ReservedV2) Held { return Held{old.Seats, "unknown"} })
+	guest.UpcastState(hall, func(old HallV2) Hall { return Hall{old.Seats, old.Count} })
+	guest.UpcastState(hall, func(old HallV1) HallV2 { return HallV2{strings.Fields(old.Taken), old.Reserved} })
 	guest.Command(hall, "hold", func(tx *guest.Tx[Hall], c Hold) (int, error) {
 		tx.Emit(Held(c))
 		return len(tx.State().Seats), nil
