@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -692,5 +693,78 @@ func TestBackupsOfKeptEvents(t *testing.T) {
 	}
 	if err := j.Close(t.Context()); err != nil {
 		t.Error(err)
+	}
+}
+
+// Files that begin where a retention has let the log begin tell the kept events; those that have the deleted batches
+// have their commits, and so do not.
+func TestKeptEventsInFiles(t *testing.T) {
+	s := newSourceWith(t, commitlog.Options{MaxBatchBytes: 600, AnswerWindow: time.Nanosecond})
+	s.add(60)
+	all := t.TempDir() // everything, and later retentions
+	s.backup(all)
+	retain := func(before journal.Position) {
+		t.Helper()
+		r, err := s.Retain(t.Context(), "bank", journal.Retention{Before: before})
+		if err != nil || r.Kept == 0 || r.Batches == 0 || r.Held > 0 {
+			t.Fatalf("%+v, %v", r, err)
+		}
+	}
+	kept := func(j *commitlog.Journal) (lines []string) {
+		err := j.Kept(t.Context(), "bank", func(e *journal.Event) error {
+			lines = append(lines, fmt.Sprintf("%+v", *e))
+			return nil
+		})
+		if err != nil || len(lines) == 0 {
+			t.Fatal(len(lines), err)
+		}
+		return lines
+	}
+	in := func(dir string, log journal.LogName) (lines []string) {
+		files, err := Files(dir)
+		if err == nil {
+			err = Kept(t.Context(), files, log, func(e *journal.Event) error {
+				lines = append(lines, fmt.Sprintf("%+v", *e))
+				return nil
+			})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return lines
+	}
+	retain(15)
+	want := kept(s.Journal)
+	later := t.TempDir()
+	s.backup(later)
+	s.add(6)
+	retain(25)
+	if len(kept(s.Journal)) <= len(want) {
+		t.Fatal("the second retention keeps no more")
+	}
+	s.backup(all)
+	s.backup(later)
+	// The events that the second retention has kept are in the first file of these, as commits.
+	if got := in(later, "bank"); !slices.Equal(got, want) {
+		t.Errorf("got\n%v\nwant\n%v", got, want)
+	}
+	for _, got := range [][]string{in(all, "bank"), in(later, "orders"), in(later, "none")} {
+		if len(got) > 0 {
+			t.Errorf("kept are %v", got)
+		}
+	}
+	newest := t.TempDir()
+	s.backup(newest)
+	if got := in(newest, "bank"); !slices.Equal(got, kept(s.Journal)) {
+		t.Errorf("got\n%v\nwant\n%v", got, kept(s.Journal))
+	}
+	files, err := Files(newest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs := errors.New("theirs")
+	if err := Kept(t.Context(), files, "bank", func(*journal.Event) error { return theirs }); !errors.Is(err, theirs) ||
+		journal.KindOf(err) == journal.KindCorrupt {
+		t.Errorf("%v", err)
 	}
 }

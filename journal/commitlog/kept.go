@@ -131,17 +131,33 @@ func (j *Journal) KeptVersion(
 	return 0, false, nil
 }
 
-// eachKept yields the events that the latest retention of a log before this one has kept, in the order of their
-// positions, as they stand in the log.
-func (r *retention) eachKept(yield func(*journal.Event) error) error {
-	last := r.overlay.cutOf(r.log)
-	if last.Sequence == 0 {
+// Kept yields the kept events of a log in the order of their positions, all of which are below First. It reads them
+// from the log, where they are in base batches. An event and its slices are valid during their yield only. An error of
+// yield ends the scan and is returned unchanged. If a retention of the log comes into force meanwhile, the error is of
+// kind KindTrimmed, as that one may have replaced some of the events by a snapshot.
+func (j *Journal) Kept(ctx context.Context, log journal.LogName, yield func(*journal.Event) error) error {
+	c := j.overlay.cutOf(log)
+	err := j.eachKept(ctx, log, c, nil, yield)
+	if now := j.overlay.cutOf(log); now != c && (err == nil || journal.KindOf(err) == journal.KindCorrupt) {
+		return trimmedLog(log, now.Position)
+	}
+	return err
+}
+
+// eachKept yields the events that are kept by the retention with the cut c, in the order of their positions, as the log
+// has them. pace, if not nil, is called before each batch; its error ends the scan.
+func (j *Journal) eachKept(
+	ctx context.Context, log journal.LogName, c format.Cut, pace func() error, yield func(*journal.Event) error,
+) error {
+	if c.Sequence == 0 {
 		return nil
 	}
-	written := journal.BatchRange{From: last.Position, After: last.From - 1, UpTo: last.At}
-	return r.Batches(r.ctx, r.log, written, func(b journal.Block) error {
-		if err := r.pace(); err != nil {
-			return err
+	written := journal.BatchRange{From: c.Position, After: c.From - 1, UpTo: c.At}
+	return j.Batches(ctx, log, written, func(b journal.Block) error {
+		if pace != nil {
+			if err := pace(); err != nil {
+				return err
+			}
 		}
 		return format.EachBase(b, func(_ *format.BatchHeader, rec format.BaseRecord) error {
 			if rec.Kept == nil {
@@ -174,7 +190,7 @@ func (r *retention) keep() error {
 		}
 		return r.records.add(r, format.AppendKept(nil, e))
 	}
-	if err := r.eachKept(keep); err != nil {
+	if err := r.eachKept(r.ctx, r.log, r.overlay.cutOf(r.log), r.pace, keep); err != nil {
 		return err
 	}
 	err := r.Batches(r.ctx, r.log, journal.BatchRange{UpTo: r.cut.Sequence - 1}, func(b journal.Block) error {

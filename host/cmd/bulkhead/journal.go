@@ -24,8 +24,8 @@ type journalCmd struct {
 	Data string `default:"bulkhead-data" type:"path" placeholder:"DIR" help:"Directory of the host's data. Default ./bulkhead-data."`
 
 	Verify  journalVerifyCmd  `cmd:"" help:"Verify the whole journal: checksums, hash chain, positions, versions, command ids, index."`
-	Dump    journalDumpCmd    `cmd:"" help:"Print a service's log: each command with its events, one JSON object per line."`
-	Export  journalExportCmd  `cmd:"" help:"Write a service's log to a file: one JSON object per event, or whole batches."`
+	Dump    journalDumpCmd    `cmd:"" help:"Print a service's log: each command with its events, one JSON object per line. Kept events come first."`
+	Export  journalExportCmd  `cmd:"" help:"Write a service's log to a file: one JSON object per event, kept events first, or whole batches."`
 	Import  journalImportCmd  `cmd:"" help:"Append exported batches to the journal at the same positions."`
 	Logs    journalLogsCmd    `cmd:"" help:"List the logs with their last positions and the types of their events."`
 	Stats   journalStatsCmd   `cmd:"" help:"Show the statistics of a running host's journal: sizes by service, syncs, batches, write amplification, index lag."`

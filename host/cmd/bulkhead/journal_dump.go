@@ -25,41 +25,81 @@ type selectFlags struct {
 	Type  []string `env:"-" placeholder:"TYPE" help:"Show only commands and events of this type. May be repeated."`
 }
 
-// commits yields the selected commits, by position and key.
-func (f *selectFlags) commits(ctx context.Context, all *journalCmd, yield func(*journal.Committed) error) error {
-	each := func(c *journal.Committed) error {
+// selected gets what is selected of a log.
+type selected struct {
+	kept   func(*journal.Event) error     // each kept event, before the commits
+	commit func(*journal.Committed) error // each commit that may have selected events
+}
+
+// each yields what is selected: kept events by position, key and type, and commits by position and key. If the kept
+// events are damaged, it yields the commits all the same, and returns the error afterwards.
+func (f *selectFlags) each(ctx context.Context, all *journalCmd, to selected) error {
+	kept := func(e *journal.Event) error {
+		if !f.wantsKey(e.Key) || !f.wantsPosition(e.Position) || !f.wantsType(e.Type) && !f.wantsType(e.CommandType) {
+			return nil
+		}
+		return to.kept(e)
+	}
+	commit := func(c *journal.Committed) error {
 		last := c.First + journal.Position(len(c.Events)) - 1
 		switch {
 		case f.UpTo > 0 && uint64(c.First) > f.UpTo:
 			return errEnough
 		case last <= journal.Position(f.After) && (len(c.Events) > 0 || c.First <= journal.Position(f.After)),
-			len(f.Key) > 0 && !slices.Contains(f.Key, c.Command.Key):
+			!f.wantsKey(c.Command.Key):
 			return nil
 		}
-		return yield(c)
-	}
-	read := func() error {
-		return all.with(ctx, func(j *commitlog.Journal) error {
-			return j.Commits(ctx, journal.LogName(f.Log), journal.Position(f.After), each)
-		})
+		return to.commit(c)
 	}
 	if len(f.From) > 0 {
-		read = func() error { return f.backups(ctx, each) }
+		return f.backups(ctx, kept, commit)
 	}
-	if err := read(); !errors.Is(err, errEnough) {
-		return err
-	}
-	return nil
+	return all.with(ctx, func(j *commitlog.Journal) error {
+		log := journal.LogName(f.Log)
+		return keptFirst(func() error { return j.Kept(ctx, log, kept) },
+			func() error { return j.Commits(ctx, log, journal.Position(f.After), commit) })
+	})
 }
 
-// backups yields the log's commits from files.
-func (f *selectFlags) backups(ctx context.Context, yield func(*journal.Committed) error) error {
+// keptFirst reads the kept events of a log and then its commits, unless errEnough ends it before.
+func keptFirst(kept, commits func() error) error {
+	err := kept()
+	if err != nil && journal.KindOf(err) != journal.KindCorrupt {
+		return unlessEnough(err)
+	}
+	if later := unlessEnough(commits()); later != nil {
+		return later
+	}
+	return err
+}
+
+func unlessEnough(err error) error {
+	if errors.Is(err, errEnough) {
+		return nil
+	}
+	return err
+}
+
+// backups yields the log's kept events and commits from files.
+func (f *selectFlags) backups(
+	ctx context.Context, kept func(*journal.Event) error, commit func(*journal.Committed) error,
+) error {
 	files := f.From
 	if m, err := backup.ManifestOf(f.From[0]); len(files) > 1 || err != nil || !m.Piece {
 		if files, err = backup.Files(f.From...); err != nil {
 			return damaged(err)
 		}
 	}
+	err := keptFirst(func() error { return backup.Kept(ctx, files, journal.LogName(f.Log), kept) },
+		func() error { return f.committed(ctx, files, commit) })
+	if err != nil {
+		return damaged(err)
+	}
+	return nil
+}
+
+// committed yields the log's commits from files.
+func (f *selectFlags) committed(ctx context.Context, files []string, yield func(*journal.Committed) error) error {
 	for _, name := range files {
 		in, err := os.Open(name)
 		if err != nil {
@@ -72,7 +112,7 @@ func (f *selectFlags) backups(ctx context.Context, yield func(*journal.Committed
 			return yield(c)
 		}})
 		if err := errors.Join(err, in.Close()); err != nil {
-			return damaged(err)
+			return err
 		}
 	}
 	return nil
@@ -80,7 +120,15 @@ func (f *selectFlags) backups(ctx context.Context, yield func(*journal.Committed
 
 // wantsEvent reports whether an event of a selected commit is selected, too.
 func (f *selectFlags) wantsEvent(e *journal.Event) bool {
-	return uint64(e.Position) > f.After && (f.UpTo == 0 || uint64(e.Position) <= f.UpTo) && f.wantsType(e.Type)
+	return f.wantsPosition(e.Position) && f.wantsType(e.Type)
+}
+
+func (f *selectFlags) wantsPosition(p journal.Position) bool {
+	return uint64(p) > f.After && (f.UpTo == 0 || uint64(p) <= f.UpTo)
+}
+
+func (f *selectFlags) wantsKey(key string) bool {
+	return len(f.Key) == 0 || slices.Contains(f.Key, key)
 }
 
 func (f *selectFlags) wantsType(t string) bool { return len(f.Type) == 0 || slices.Contains(f.Type, t) }
@@ -92,27 +140,34 @@ type journalDumpCmd struct {
 
 func (c *journalDumpCmd) Run(e *env, all *journalCmd) error {
 	left := c.Limit
-	return c.Select.commits(e.ctx, all, func(at *journal.Committed) error {
-		wanted := c.Select.wantsType(at.Command.Type)
-		for i := range at.Events {
-			wanted = wanted || c.Select.wantsType(at.Events[i].Type)
-		}
-		if !wanted {
-			return nil
-		}
-		if err := writeJSON(e.out, dumped(at), false); err != nil {
+	write := func(d dumpedCommit) error {
+		if err := writeJSON(e.out, d, false); err != nil {
 			return err
 		}
 		if left--; left == 0 {
 			return errEnough
 		}
 		return nil
+	}
+	return c.Select.each(e.ctx, all, selected{
+		kept: func(ev *journal.Event) error { return write(dumpedKept(ev)) },
+		commit: func(at *journal.Committed) error {
+			wanted := c.Select.wantsType(at.Command.Type)
+			for i := range at.Events {
+				wanted = wanted || c.Select.wantsType(at.Events[i].Type)
+			}
+			if !wanted {
+				return nil
+			}
+			return write(dumped(at))
+		},
 	})
 }
 
 // dumpedCommit is one command with its events, as dump prints it. JSON bodies are embedded, others are
-// base64.
+// base64. Of the command of a kept event only its id and type are left; it is printed once for each of its kept events.
 type dumpedCommit struct {
+	Kept        bool              `json:"kept,omitempty"`
 	Position    uint64            `json:"position"` // of the first event
 	Time        time.Time         `json:"time"`
 	Key         string            `json:"key"`
@@ -122,7 +177,7 @@ type dumpedCommit struct {
 	Data        json.RawMessage   `json:"data,omitempty"`
 	DataBase64  []byte            `json:"data_base64,omitempty"`
 	Metadata    map[string]string `json:"metadata,omitempty"`
-	Module      string            `json:"module"`
+	Module      string            `json:"module,omitempty"`
 	Fuel        uint64            `json:"fuel,omitempty"`
 	Reply       json.RawMessage   `json:"reply,omitempty"`
 	ReplyBase64 []byte            `json:"reply_base64,omitempty"`
@@ -147,13 +202,22 @@ func dumped(c *journal.Committed) dumpedCommit {
 	d.Data, d.DataBase64 = split(c.Command.Data)
 	d.Reply, d.ReplyBase64 = split(c.Command.Reply)
 	for i := range c.Events {
-		ev := &c.Events[i]
-		e := dumpedEvent{Position: uint64(ev.Position), Version: uint64(ev.Version), Type: ev.Type,
-			Metadata: pairs(ev.Metadata)}
-		e.Data, e.DataBase64 = split(ev.Data)
-		d.Events = append(d.Events, e)
+		d.Events = append(d.Events, dumpedOf(&c.Events[i]))
 	}
 	return d
+}
+
+func dumpedKept(e *journal.Event) dumpedCommit {
+	return dumpedCommit{Kept: true, Position: uint64(e.Position), Time: instant(e.Time), Key: e.Key,
+		Version: uint64(e.Version), CommandID: string(e.CommandID), Command: e.CommandType,
+		Events: []dumpedEvent{dumpedOf(e)}}
+}
+
+func dumpedOf(ev *journal.Event) dumpedEvent {
+	e := dumpedEvent{Position: uint64(ev.Position), Version: uint64(ev.Version), Type: ev.Type,
+		Metadata: pairs(ev.Metadata)}
+	e.Data, e.DataBase64 = split(ev.Data)
+	return e
 }
 
 // pairs are the pairs of metadata; nil if there are none.

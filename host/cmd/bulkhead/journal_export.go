@@ -24,7 +24,7 @@ import (
 type journalExportCmd struct {
 	Select   selectFlags `embed:""`
 	Output   string      `short:"o" env:"-" type:"path" placeholder:"FILE" help:"Name of the new file. Default: standard output."`
-	Commands bool        `env:"-" help:"Write the commands too, each before its events."`
+	Commands bool        `env:"-" help:"Write the commands too, each before its events. The commands of kept events are deleted."`
 	Native   bool        `env:"-" help:"Write whole batches for journal import, from the batch that holds --after to the batch that holds --up-to. It cannot be used with --key or --type."`
 }
 
@@ -50,6 +50,7 @@ type exportedLine struct {
 	Fuel        uint64            `json:"fuel,omitempty"`
 	Reply       json.RawMessage   `json:"reply,omitempty"`
 	ReplyBase64 []byte            `json:"reply_base64,omitempty"`
+	Kept        bool              `json:"kept,omitempty"` // of an event: a retention has kept it apart from the log
 }
 
 // split puts JSON in one member and everything else in the other.
@@ -100,20 +101,29 @@ func (c *journalExportCmd) Run(e *env, all *journalCmd) error {
 
 func (c *journalExportCmd) lines(e *env, all *journalCmd, to io.Writer) error {
 	w := bufio.NewWriterSize(to, 256<<10)
-	err := c.Select.commits(e.ctx, all, func(at *journal.Committed) error {
-		if c.Commands && c.Select.wantsType(at.Command.Type) {
-			if err := writeJSON(w, exportedCommand(at), false); err != nil {
-				return err
-			}
+	event := func(ev *journal.Event, kept bool) error {
+		if !c.Select.wantsEvent(ev) {
+			return nil
 		}
-		for i := range at.Events {
-			if ev := &at.Events[i]; c.Select.wantsEvent(ev) {
-				if err := writeJSON(w, exportedEvent(ev), false); err != nil {
+		line := exportedEvent(ev)
+		line.Kept = kept
+		return writeJSON(w, line, false)
+	}
+	err := c.Select.each(e.ctx, all, selected{
+		kept: func(ev *journal.Event) error { return event(ev, true) },
+		commit: func(at *journal.Committed) error {
+			if c.Commands && c.Select.wantsType(at.Command.Type) {
+				if err := writeJSON(w, exportedCommand(at), false); err != nil {
 					return err
 				}
 			}
-		}
-		return nil
+			for i := range at.Events {
+				if err := event(&at.Events[i], false); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
 	})
 	return errors.Join(err, w.Flush())
 }
