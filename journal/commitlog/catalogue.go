@@ -45,7 +45,7 @@ func storedTypes(
 // EventTypes is the event catalogue of a log: the types of all events that can be read, sorted by name, including kept
 // events, which it may count twice while a retention runs. It waits until all commits handed in before the call are
 // indexed, and includes them; the error is [journal.KindFailed] if their outcome is unknown. Of a damaged log it has
-// what comes before the damage.
+// what comes before the damage. It is an error, until the journal is opened again, if a retention could not correct it.
 func (j *Journal) EventTypes(ctx context.Context, log journal.LogName) ([]journal.EventType, error) {
 	if err := j.overlay.awaitIndex(ctx, log); err != nil {
 		return nil, err
@@ -63,6 +63,12 @@ func (j *Journal) EventTypes(ctx context.Context, log journal.LogName) ([]journa
 		}
 		// a retention has begun meanwhile, and may have deleted events that the previous one kept
 		again = j.overlay.cutOf(log) != c
+	}
+	j.overlay.mu.Lock()
+	stale := j.overlay.logs[log].staleTypes("event types")
+	j.overlay.mu.Unlock()
+	if stale != nil {
+		return nil, stale
 	}
 	var all []journal.EventType
 	for _, name := range slices.Sorted(maps.Keys(types)) {

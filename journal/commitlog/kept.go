@@ -191,7 +191,7 @@ func (r *retention) keep() error {
 		return r.records.add(r, format.AppendKept(nil, e))
 	}
 	if err := r.eachKept(r.ctx, r.log, r.overlay.cutOf(r.log), r.pace, keep); err != nil {
-		return err
+		return r.keptDamage(err)
 	}
 	err := r.Batches(r.ctx, r.log, journal.BatchRange{UpTo: r.cut.Sequence - 1}, func(b journal.Block) error {
 		if err := r.pace(); err != nil {
@@ -220,6 +220,15 @@ func (r *retention) keep() error {
 		}
 	}
 	return r.records.flush(r)
+}
+
+// keptDamage adds to an error of eachKept what can be done if what an earlier retention kept is damaged.
+func (r *retention) keptDamage(err error) error {
+	if journal.KindOf(err) != journal.KindCorrupt {
+		return err
+	}
+	return because("retain", r.log, err, "the events that an earlier retention kept are damaged in the log, and "+
+		"nothing was deleted; restore a backup, or force the retention, which deletes them")
 }
 
 // broken is the error of a log that lacks events of an entity.

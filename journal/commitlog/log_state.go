@@ -31,6 +31,9 @@ type logState struct {
 	// there was none.
 	trimmed   format.Cut
 	retaining bool // one at a time
+	// typesStale is why the event catalogue could not be corrected for the cut trimmed; nil if it could. It then counts
+	// deleted events, until the next Open corrects it.
+	typesStale error
 	// indexing counts index updates of this log. A reader of the index without the lock reads again if it has
 	// changed, as a commit may have left the overlay meanwhile.
 	indexing uint64

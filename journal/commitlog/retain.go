@@ -46,7 +46,7 @@ func (j *Journal) Retain(ctx context.Context, log journal.LogName, o journal.Ret
 	case s.retaining:
 		err = journal.Errorf(journal.KindInvalid, "retain", log, "another retention of it goes on")
 	default:
-		err = j.overlay.refusal(log)
+		err = cmp.Or(j.overlay.refusal(log), s.staleTypes("retain"))
 	}
 	if err != nil {
 		j.overlay.mu.Unlock()
@@ -118,7 +118,7 @@ func (r *retention) run() error {
 	}
 	r.result.First, r.result.Through = r.cut.Position, r.cut.Sequence-1
 	if err := r.cutTypes(); err != nil {
-		return err
+		return r.leaveTypes(err)
 	}
 	return r.remove()
 }
@@ -227,6 +227,36 @@ func (r *retention) cutTypes() error {
 			return err
 		}
 	}
+}
+
+// leaveTypes notes that the catalogue counts deleted events. It must neither be served nor be what the next retention
+// corrects: its entries would then seem to be right. What is to be removed is left to the next Open, too.
+func (r *retention) leaveTypes(why error) error {
+	r.overlay.mu.Lock()
+	defer r.overlay.mu.Unlock()
+	r.s.typesStale = why
+	return r.s.staleTypes("retain")
+}
+
+// staleTypes is the error for whoever needs the event catalogue while it counts deleted events, or nil. The caller
+// holds overlay.mu.
+func (s *logState) staleTypes(op string) error {
+	if s == nil || s.typesStale == nil {
+		return nil
+	}
+	return because(op, s.name, s.typesStale, fmt.Sprintf("a retention has deleted the events before position %d, but "+
+		"the event catalogue still counts them; opening the journal again corrects it", s.trimmed.Position))
+}
+
+// because is an error with the kind of why. Its detail includes that of why, as clients see the innermost one only.
+func because(op string, log journal.LogName, why error, detail string) error {
+	own := &journal.Error{Op: op, Log: log, Kind: stored.StorageKind(why), Detail: detail}
+	if inner := journal.DetailOf(why); inner != "" {
+		own.Detail += " (" + inner + ")"
+		return own
+	}
+	own.Err = why
+	return own
 }
 
 // pace waits before another batch is looked at.

@@ -23,7 +23,8 @@ func (j *Journal) Retentions(log journal.LogName) uint64 { return j.overlay.cutO
 
 // AllTrimmed yields the entities of a log that have lost events to a retention and come after the key after; the empty
 // key is before all. The order is fixed but unspecified. The caller may keep what it yields. An error of yield ends the
-// scan and is returned unchanged. A yield must not call the journal.
+// scan and is returned unchanged. A yield must not call the journal. If a retention comes into force meanwhile, some
+// entities may be left out: Retentions has changed then.
 func (j *Journal) AllTrimmed(
 	ctx context.Context, log journal.LogName, after string, yield func(journal.Trimmed) error,
 ) error {
