@@ -48,6 +48,54 @@
 // are read leniently: members that the type does not have are ignored, and missing members have
 // their zero value.
 //
+// # Describing data
+//
+// The manifest has a JSON Schema of each command, query, reply and event. Tags of a field say more
+// about its values:
+//
+//	type Reserve struct {
+//		_     struct{} `doc:"Reserves seats for a guest."`
+//		Email string   `json:"email" doc:"Where the tickets go." format:"email" maxLength:"254"`
+//		Class string   `json:"class" enum:"stalls,balcony" example:"stalls"`
+//		Seats int      `json:"seats" minimum:"1" maximum:"8"`
+//		Codes []string `json:"codes,omitempty" maxItems:"3" pattern:"^[A-Z]{4}$"`
+//	}
+//
+// The tags, and what their values are:
+//
+//	doc                                 text for people; on a field named _, about the whole struct
+//	example                             a value of the field
+//	default                             a value of the field, which may be left out
+//	deprecated                          true
+//	format                              of text: email, uri, ipv4, or any other name
+//	enum                                of text and numbers: the allowed values, separated by commas
+//	minimum, maximum                    of numbers
+//	exclusiveMinimum, exclusiveMaximum  of numbers
+//	multipleOf                          of numbers, above 0
+//	minLength, maxLength                of text, in characters
+//	pattern                             of text: a regular expression, in the syntax of package regexp
+//	minItems, maxItems                  of slices
+//	uniqueItems                         of slices: true
+//	minProperties, maxProperties        of maps
+//
+// Text means strings and types with a text form. A limit of text or numbers on a slice, array, map
+// or pointer is for the values in it. Values of text are written as they are, other values as JSON.
+//
+// The host checks the limits of commands and queries before the module runs, and refuses data
+// that is not within them as invalid; so does package guesttest. It does not check format,
+// default, example and deprecated, which are for readers: a handler that means another default
+// than the zero value sets it. A type with a text form checks its text itself. Limits of replies
+// and events are for readers, too. A limit is part of what callers see of a service: one that
+// becomes narrower refuses commands that were taken before.
+//
+// A tag with a mistake, such as a minimum of a string, panics when its type is registered. When the
+// service runs natively, that includes an example that is not within the limits, and a malformed
+// pattern. The host refuses a module with a malformed pattern.
+//
+// The formats of types are known: time.Time is a date-time, netip.Addr an ip, netip.AddrPort an
+// ip-port, netip.Prefix a cidr, an array of 16 bytes called UUID a uuid. []byte is in base64, and a
+// time.Duration is an integer of nanoseconds.
+//
 // # Changing a service
 //
 // The journal keeps events for good, so a new build must read what all earlier ones have written.

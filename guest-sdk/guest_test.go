@@ -185,6 +185,11 @@ func TestManifest(t *testing.T) {
 	}
 }
 
+// tagged has a tag that is for another type.
+type tagged struct {
+	Name string `minimum:"1"`
+}
+
 // A mistake in a registration ends the start with a message that names it.
 func TestMistakesAreNamed(t *testing.T) {
 	type none = struct{}
@@ -215,6 +220,9 @@ func TestMistakesAreNamed(t *testing.T) {
 		`event secret: field guest_test.closed.n is not exported`: func() { fresh().Events(secret{}) },
 		`command x: json: json.RawMessage has a JSON form of its own`: func() {
 			guest.Command(fresh(), "x", func(*guest.Tx[state], json.RawMessage) (none, error) { return none{}, nil })
+		},
+		`service svc: command x: json: field guest_test.tagged.Name: the tag minimum:"1" is for numbers`: func() {
+			guest.Command(fresh(), "x", func(*guest.Tx[state], tagged) (none, error) { return none{}, nil })
 		},
 		`field struct { F func() }.F: func() has no JSON`: func() { guest.New[struct{ F func() }]("svc") },
 		`the reply to command x: json: chan int has no JSON`: func() {

@@ -25,6 +25,9 @@
 // So a handler that changes state without an event, reads a clock, or depends on the order of a
 // map fails its test. In a long history, snapshots are tried at some versions only, the last
 // ones among them, so that the time of a When is proportional to the history.
+//
+// Data that does not fit the schema of its command or query is refused before the handler decides, as a host
+// refuses it: Rejected("bad_command") and Rejected("bad_query") assert that.
 package guesttest
 
 import (
@@ -126,10 +129,11 @@ type manifest struct {
 	Events            []named
 }
 
-// named is a type in a manifest. Only events have aliases.
+// named is a type in a manifest. Only events have aliases, and only commands and queries have an input.
 type named struct {
 	Name    string
 	Aliases []string
+	Input   json.RawMessage
 }
 
 // answer is the answer to a command or a query.
@@ -179,11 +183,16 @@ func (c *Case[S]) When(command string, data any) *Case[S] {
 		c.t.Fatalf("the service has no command %q", command)
 	}
 	body := c.encode(data)
+	unfit := fits(c.manifest.Commands[number].Input, body)
 	var after string
 	for i := range runs {
 		before := c.rebuild()
 		got := c.exchange(abi.AppendCommand(nil, 0, number, c.version(len(c.history)), uint64(c.now.UnixNano()),
 			&c.seed, c.id, c.metadata, body))
+		if unfit != nil {
+			c.answer = refusedBy(unfit, abi.CodeBadCommand, got)
+			return c
+		}
 		if got.kind == abi.RespFault {
 			c.answer = got
 			return c // the host would drop the state
@@ -269,15 +278,42 @@ func (c *Case[S]) Query(query string, data any) *Case[S] {
 	if !ok {
 		c.t.Fatalf("the service has no query %q", query)
 	}
-	before := c.rebuild()
-	c.answer = c.exchange(abi.AppendQuery(nil, 0, number, c.version(len(c.history)), uint64(c.now.UnixNano()),
-		c.encode(data)))
+	before, body := c.rebuild(), c.encode(data)
+	c.answer = c.exchange(abi.AppendQuery(nil, 0, number, c.version(len(c.history)), uint64(c.now.UnixNano()), body))
+	if err := fits(c.manifest.Queries[number].Input, body); err != nil {
+		c.answer = refusedBy(err, abi.CodeBadQuery, c.answer)
+		return c
+	}
 	if c.answer.kind != abi.RespFault {
 		if after := c.snapshot(); after != before {
 			c.t.Errorf("query %s changed the state:\n  before %s\n  after  %s", query, before, after)
 		}
 	}
 	return c
+}
+
+// fits checks data against the schema of its command or query, as the host does.
+func fits(schema json.RawMessage, data []byte) error {
+	switch {
+	case len(schema) == 0:
+		return nil
+	case len(data) > 0:
+		return jsonplan.Fits(string(schema), data)
+	}
+	err := jsonplan.Fits(string(schema), []byte("{}"))
+	if err != nil && jsonplan.Fits(string(schema), []byte("null")) == nil {
+		return nil
+	}
+	return err
+}
+
+// refusedBy is the answer to data that does not fit its schema: the guest's own refusal of such data, or the
+// one that the host would give before the guest runs.
+func refusedBy(unfit error, code string, guest answer) answer {
+	if guest.kind == abi.RespReject && guest.code == code {
+		return guest
+	}
+	return answer{kind: abi.RespReject, code: code, message: unfit.Error()}
 }
 
 // Then asserts that the command emitted exactly these events.

@@ -120,6 +120,37 @@ func TestGoodServicesPass(t *testing.T) {
 }
 
 // Each kind of wrong service, and each wrong expectation, fails its test with a reason.
+// Data that is not within the limits in tags is refused as a host refuses it, before the handler decides.
+func TestLimitsAreEnforced(t *testing.T) {
+	type reserve struct {
+		Seats int    `json:"seats" minimum:"1" maximum:"8"`
+		Class string `json:"class" enum:"stalls,balcony"`
+	}
+	type find struct {
+		Page *int `json:"page" minimum:"1"`
+	}
+	s := guest.New[box]("seats").Events(put{})
+	guest.Command(s, "reserve", func(tx *guest.Tx[box], c reserve) (int, error) {
+		tx.Emit(put{c.Seats, c.Class})
+		return c.Seats, nil
+	})
+	guest.Query(s, "find", func(*guest.View[box], find) (int, error) { return 1, nil })
+	zero, one := 0, 1
+	guesttest.Given(t, s, "k").
+		When("reserve", reserve{2, "stalls"}).Then(put{2, "stalls"}).Reply(2).
+		When("reserve", reserve{0, "stalls"}).Rejected("bad_command").
+		When("reserve", reserve{9, "stalls"}).Rejected("bad_command").
+		When("reserve", reserve{2, "attic"}).Rejected("bad_command").
+		When("reserve", reserve{1, "balcony"}).Then(put{1, "balcony"}).
+		Query("find", find{&one}).Reply(1).
+		Query("find", nil).Reply(1).
+		Query("find", find{&zero}).Rejected("bad_query")
+	said := listen(t, func(t testing.TB) { guesttest.Given(t, s, "k").When("reserve", reserve{0, "stalls"}).Reply(0) })
+	if !strings.Contains(said, "/seats is 0, less than 1") {
+		t.Errorf("said %q", said)
+	}
+}
+
 func TestBadServicesFail(t *testing.T) {
 	start := func(t testing.TB) *guesttest.Case[box] { return guesttest.Given(t, good, "k") }
 	for _, c := range []struct {

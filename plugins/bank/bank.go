@@ -23,25 +23,25 @@ type Account struct {
 
 // Move is a movement of money.
 type Move struct {
-	Amount int64 `json:"amount"` // negative if it was withdrawn
-	At     int64 `json:"at"`     // milliseconds since the Unix epoch
+	Amount int64 `json:"amount" doc:"negative if it was withdrawn"`
+	At     int64 `json:"at" doc:"milliseconds since the Unix epoch"`
 }
 
 // Opened says that an account was opened.
 type Opened struct {
-	Owner string `json:"owner"`
+	Owner string `json:"owner" doc:"who the account belongs to" example:"Alice"`
 }
 
 // Deposited says that money came in.
 type Deposited struct {
-	Amount int64 `json:"amount"`
-	At     int64 `json:"at"` // milliseconds since the Unix epoch
+	Amount int64 `json:"amount" doc:"in the smallest unit of the currency" example:"100"`
+	At     int64 `json:"at" doc:"milliseconds since the Unix epoch" example:"1767322800000"`
 }
 
 // Withdrawn says that money went out.
 type Withdrawn struct {
-	Amount int64 `json:"amount"`
-	At     int64 `json:"at"` // milliseconds since the Unix epoch
+	Amount int64 `json:"amount" doc:"in the smallest unit of the currency" example:"100"`
+	At     int64 `json:"at" doc:"milliseconds since the Unix epoch" example:"1767322800000"`
 }
 
 // Closed says that an account was closed.
@@ -70,17 +70,17 @@ func (a *Account) move(amount, at int64) {
 
 // Open asks for a new account.
 type Open struct {
-	Owner string `json:"owner"`
+	Owner string `json:"owner" doc:"who the account belongs to" example:"Alice"`
 }
 
 // Deposit asks to put money in.
 type Deposit struct {
-	Amount int64 `json:"amount"`
+	Amount int64 `json:"amount" doc:"in the smallest unit of the currency, above 0" example:"100"`
 }
 
 // Withdraw asks to take money out.
 type Withdraw struct {
-	Amount int64 `json:"amount"`
+	Amount int64 `json:"amount" doc:"in the smallest unit of the currency, above 0" example:"30"`
 }
 
 // Close asks to close an account, which must be empty.
@@ -88,21 +88,21 @@ type Close struct{}
 
 // Balance is the reply to the commands, and to the query of the same name.
 type Balance struct {
-	Balance int64 `json:"balance"`
+	Balance int64 `json:"balance" doc:"what is in the account now" example:"70"`
 }
 
 // Statement is the reply to the query of the same name.
 type Statement struct {
-	Owner   string `json:"owner"`
-	Open    bool   `json:"open"`
-	Balance int64  `json:"balance"`
-	Lines   []Line `json:"lines"` // the last movements, oldest first
+	Owner   string `json:"owner" doc:"who the account belongs to"`
+	Open    bool   `json:"open" doc:"whether it takes commands"`
+	Balance int64  `json:"balance" doc:"what is in the account now"`
+	Lines   []Line `json:"lines" doc:"the last movements, oldest first"`
 }
 
 // Line is a line of a statement.
 type Line struct {
 	Move
-	Balance int64 `json:"balance"` // after it
+	Balance int64 `json:"balance" doc:"after it"`
 }
 
 // Service is the bank.

@@ -62,18 +62,24 @@ type Plan struct {
 	typ    reflect.Type
 	append func(b []byte, p unsafe.Pointer, depth int) ([]byte, error)
 	decode func(d *decoder, p unsafe.Pointer) error
-	schema func(s *schema)
-	fields []field // of a struct
-	elem   *Plan   // of a pointer, slice, array or map
-	wide   bool    // a signed integer of eight bytes
+	// schema writes the schema without the closing brace. limits are those of the values in it.
+	schema func(s *schema, limits []keyword)
+	own    []keyword // of the schema, unless tags replace them
+	unit   string    // of numbers, for people
+	fields []field   // of a struct
+	elem   *Plan     // of a pointer, slice, array or map
+	wide   bool      // a signed integer of eight bytes
 	// spare is the decoder of an earlier call. Making one for each call would be most of the
 	// cost of decoding a small value.
 	spare atomic.Pointer[decoder]
 }
 
+var timeType = reflect.TypeFor[time.Time]()
+
 // Maker makes plans and remembers them, as types refer to each other. It is for one goroutine.
 type Maker struct {
 	plans map[reflect.Type]*Plan
+	noted []*Plan // structs of which tags have values that are not checked yet
 }
 
 // Make returns the plan of a type, or an error that names the part that has no JSON form.
@@ -82,10 +88,27 @@ func (m *Maker) Make(t reflect.Type) (*Plan, error) {
 		m.plans = map[reflect.Type]*Plan{}
 	}
 	p, problem := m.plan(t)
+	if problem == "" {
+		problem = m.later()
+	}
 	if problem != "" {
 		return nil, errors.New("json: " + problem)
 	}
 	return p, nil
+}
+
+// later checks the values in tags, which needs the plans of all types.
+func (m *Maker) later() (problem string) {
+	for _, p := range m.noted {
+		for i := range p.fields {
+			f := &p.fields[i]
+			if problem = f.later(); problem != "" {
+				return "field " + p.typ.String() + "." + f.name + ": " + problem
+			}
+		}
+	}
+	m.noted = nil
+	return ""
 }
 
 // Append appends the JSON of the value at v to b. The value must be of the plan's type.
@@ -225,7 +248,7 @@ func ownForm(t reflect.Type) (problem string) {
 
 func planText(p *Plan) {
 	t := p.typ
-	if t == reflect.TypeFor[time.Time]() {
+	if t == timeType {
 		planTime(p)
 		return
 	}
@@ -247,7 +270,10 @@ func planText(p *Plan) {
 	p.decode = decodeText(func(v unsafe.Pointer, s []byte) error {
 		return reflect.NewAt(t, v).Interface().(unmarshalTexter).UnmarshalText(s)
 	})
-	p.schema = func(s *schema) { s.raw(`{"type":"string"}`) }
+	p.schema = fixed(`{"type":"string"`)
+	if format := textFormat(t); format != "" {
+		p.own = []keyword{{"format", quoted(format), textShape}}
+	}
 }
 
 // decodeText reads a string and passes it to set, which makes a value of it.
@@ -279,7 +305,8 @@ func planTime(p *Plan) {
 		return append(text, '"'), nil
 	}
 	p.decode = decodeText(func(v unsafe.Pointer, s []byte) error { return (*time.Time)(v).UnmarshalText(s) })
-	p.schema = func(s *schema) { s.raw(`{"type":"string","format":"date-time"}`) }
+	p.schema = fixed(`{"type":"string"`)
+	p.own = []keyword{{"format", `"date-time"`, textShape}}
 }
 
 // element makes the plan of p's elements.
@@ -320,10 +347,10 @@ func (m *Maker) planPointer(p *Plan) string {
 		}
 		return elem.decode(d, q)
 	}
-	p.schema = func(s *schema) {
+	p.schema = func(s *schema, limits []keyword) {
 		s.raw(`{"anyOf":[`)
-		s.plan(elem)
-		s.raw(`,{"type":"null"}]}`)
+		s.plan(elem, nil, limits)
+		s.raw(`,{"type":"null"}]`)
 	}
 	return ""
 }
@@ -389,10 +416,9 @@ func (m *Maker) planSlice(p *Plan) string {
 		}
 		return err
 	}
-	p.schema = func(s *schema) {
+	p.schema = func(s *schema, limits []keyword) {
 		s.raw(`{"type":["array","null"],"items":`)
-		s.plan(elem)
-		s.raw("}")
+		s.plan(elem, nil, limits)
 	}
 	return ""
 }
@@ -443,14 +469,13 @@ func (m *Maker) planArray(p *Plan) string {
 		}
 		return err
 	}
-	p.schema = func(s *schema) {
+	p.schema = func(s *schema, limits []keyword) {
 		s.raw(`{"type":"array","items":`)
-		s.plan(elem)
+		s.plan(elem, nil, limits)
 		s.raw(`,"minItems":`)
 		s.int(n)
 		s.raw(`,"maxItems":`)
 		s.int(n)
-		s.raw("}")
 	}
 	return ""
 }
@@ -523,10 +548,9 @@ func (m *Maker) planMap(p *Plan) string {
 		}
 		return err
 	}
-	p.schema = func(s *schema) {
+	p.schema = func(s *schema, limits []keyword) {
 		s.raw(`{"type":["object","null"],"additionalProperties":`)
-		s.plan(elem)
-		s.raw("}")
+		s.plan(elem, nil, limits)
 	}
 	return ""
 }

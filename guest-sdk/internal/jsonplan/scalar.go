@@ -25,7 +25,12 @@ func planBool(p *Plan) {
 		}
 		return nil
 	}
-	p.schema = func(s *schema) { s.raw(`{"type":"boolean"}`) }
+	p.schema = fixed(`{"type":"boolean"`)
+}
+
+// fixed writes the beginning of a schema that is the same for all types of a kind.
+func fixed(text string) func(*schema, []keyword) {
+	return func(s *schema, _ []keyword) { s.raw(text) }
 }
 
 func loadInt(v unsafe.Pointer, size uintptr) int64 {
@@ -86,7 +91,11 @@ func planInt(p *Plan) {
 		storeInt(v, size, x)
 		return nil
 	}
-	p.schema = func(s *schema) { s.raw(`{"type":"integer"}`) }
+	p.schema = fixed(`{"type":"integer"`)
+	if p.typ.PkgPath() == "time" && p.typ.Name() == "Duration" { // by its name, as its methods are large
+		p.unit = "in nanoseconds"
+		p.own = []keyword{{"description", quoted(p.unit), 0}}
+	}
 }
 
 func planUint(p *Plan) {
@@ -119,7 +128,8 @@ func planUint(p *Plan) {
 		storeInt(v, size, int64(u))
 		return nil
 	}
-	p.schema = func(s *schema) { s.raw(`{"type":"integer","minimum":0}`) }
+	p.schema = fixed(`{"type":"integer"`)
+	p.own = []keyword{{"minimum", "0", numberShape}}
 }
 
 // short reads an integer of few digits that starts at the very next byte. ok is false, and
@@ -289,7 +299,7 @@ func planFloat(p *Plan) {
 		}
 		return nil
 	}
-	p.schema = func(s *schema) { s.raw(`{"type":"number"}`) }
+	p.schema = fixed(`{"type":"number"`)
 }
 
 func planString(p *Plan) {
@@ -305,7 +315,7 @@ func planString(p *Plan) {
 		*(*string)(v) = string(s)
 		return nil
 	}
-	p.schema = func(s *schema) { s.raw(`{"type":"string"}`) }
+	p.schema = fixed(`{"type":"string"`)
 }
 
 func planBytes(p *Plan) {
@@ -334,7 +344,7 @@ func planBytes(p *Plan) {
 		*(*[]byte)(v) = data
 		return nil
 	}
-	p.schema = func(s *schema) { s.raw(`{"type":["string","null"],"contentEncoding":"base64"}`) }
+	p.schema = fixed(`{"type":["string","null"],"contentEncoding":"base64"`)
 }
 
 // replaced is written for bytes that are not UTF-8, and for nothing else.

@@ -9,12 +9,12 @@ func (p *Plan) Schema() string { return p.describe(false) }
 
 // InputSchema is the JSON Schema of what [Plan.DecodeInput] reads. Objects have the members
 // of their structs and no others. A member is required unless it is a pointer or has the
-// option omitempty or omitzero.
+// option omitempty or omitzero. DecodeInput does not check the limits that tags set.
 func (p *Plan) InputSchema() string { return p.describe(true) }
 
 func (p *Plan) describe(input bool) string {
 	s := &schema{open: map[*Plan]int{}, input: input}
-	s.plan(p)
+	s.plan(p, nil, nil)
 	return string(s.b)
 }
 
@@ -46,24 +46,78 @@ func (s *schema) closed(fields []field) {
 	s.raw(`,"additionalProperties":false`)
 }
 
-// plan writes the schema of one type. It starts with an opening brace.
-func (s *schema) plan(p *Plan) {
+// plan writes the schema of one type. notes and limits are what tags add to it; a limit that
+// is not for this type is for the values in it.
+func (s *schema) plan(p *Plan, notes, limits []keyword) {
+	here, below := p.divide(limits)
 	if n, ok := s.open[p]; ok {
 		if n == 0 {
 			s.anchors++
 			n = s.anchors
 			s.open[p] = n
 		}
-		s.raw(`{"$ref":"#t` + strconv.Itoa(n) + `"}`)
+		s.raw(`{"$ref":"#t` + strconv.Itoa(n) + `"`)
+		s.add(nil, notes, here)
+		s.raw("}")
 		return
 	}
 	s.open[p] = 0
 	start := len(s.b)
-	p.schema(s)
-	if n := s.open[p]; n > 0 {
+	p.schema(s, below)
+	n := s.open[p]
+	delete(s.open, p)
+	own := p.own
+	if n > 0 {
 		tail := string(s.b[start+1:])
 		s.b = s.b[:start]
+		apart := len(notes)+len(here) > 0 // they do not hold for what refers to the anchor
+		if apart {
+			s.raw(`{"allOf":[`)
+		}
 		s.raw(`{"$anchor":"t` + strconv.Itoa(n) + `",` + tail)
+		if apart {
+			s.add(nil, own)
+			s.raw("}]")
+			own = nil
+		}
 	}
-	delete(s.open, p)
+	s.add(own, notes, here)
+	s.raw("}")
 }
+
+// divide separates the limits of values of this type from those of the values in it.
+func (p *Plan) divide(limits []keyword) (here, below []keyword) {
+	if p.elem == nil {
+		return limits, nil
+	}
+	for _, k := range limits {
+		if shapeOf(p.typ)&k.on != 0 {
+			here = append(here, k)
+		} else {
+			below = append(below, k)
+		}
+	}
+	return here, below
+}
+
+// add adds keywords to the object that is being written. Those in own give way to others.
+func (s *schema) add(own []keyword, more ...[]keyword) {
+	for _, k := range own {
+		replaced := false
+		for _, list := range more {
+			for _, other := range list {
+				replaced = replaced || other.name == k.name
+			}
+		}
+		if !replaced {
+			s.keyword(k)
+		}
+	}
+	for _, list := range more {
+		for _, k := range list {
+			s.keyword(k)
+		}
+	}
+}
+
+func (s *schema) keyword(k keyword) { s.raw(`,"` + k.name + `":` + k.text) }

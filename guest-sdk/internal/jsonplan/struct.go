@@ -20,6 +20,8 @@ type field struct {
 	depth  int // how deep the field's struct is embedded
 	tagged bool
 
+	notes, limits []keyword // of its tags
+
 	head, mask, tail uint64 // see setWords
 }
 
@@ -33,6 +35,19 @@ func (m *Maker) planStruct(p *Plan) string {
 		fields[i].setWords()
 	}
 	p.fields = fields
+	for i := range fields {
+		if len(fields[i].notes) > 0 {
+			m.noted = append(m.noted, p)
+			break
+		}
+	}
+	for i := range p.typ.NumField() {
+		if blank := p.typ.Field(i); blank.Name == "_" {
+			if problem := p.blank(blank.Tag); problem != "" {
+				return "field " + p.typ.String() + "._: " + problem
+			}
+		}
+	}
 	var mandatory [modes]uint64 // bit i: field i is required in this mode; the first 64 fields only
 	for i := range min(len(fields), 64) {
 		for mode := range modes {
@@ -127,20 +142,20 @@ func (m *Maker) planStruct(p *Plan) string {
 		}
 		return err
 	}
-	p.schema = func(s *schema) {
+	p.schema = func(s *schema, _ []keyword) {
 		s.raw(`{"type":"object","properties":{`)
-		for i, f := range fields {
+		for i := range fields {
 			if i > 0 {
 				s.raw(",")
 			}
+			f := &fields[i]
 			s.raw(f.prefix)
-			s.plan(f.plan)
+			s.plan(f.plan, f.notes, f.limits)
 		}
 		s.raw("}")
 		if s.input {
 			s.closed(fields)
 		}
-		s.raw("}")
 	}
 	return ""
 }
@@ -205,6 +220,9 @@ func (m *Maker) fields(t reflect.Type, offset uintptr, depth int) (all []field, 
 			continue
 		}
 		if sf.Anonymous && name == "" && sf.Type.Kind() == reflect.Struct && !isText(sf.Type) {
+			if described(sf.Tag) {
+				return nil, "field " + t.String() + "." + sf.Name + " is embedded, so its tags describe no member"
+			}
 			inner, problem := m.fields(sf.Type, offset+sf.Offset, depth+1)
 			if problem != "" {
 				return nil, problem
@@ -234,7 +252,11 @@ func (m *Maker) fields(t reflect.Type, offset uintptr, depth int) (all []field, 
 			name: name, prefix: string(append(appendString(nil, name), ':')), offset: offset + sf.Offset,
 			plan: plan, depth: depth, tagged: tagged,
 		})
-		all[len(all)-1].omit(sf.Type, options)
+		f := &all[len(all)-1]
+		f.omit(sf.Type, options)
+		if problem := m.describe(f, sf.Tag); problem != "" {
+			return nil, "field " + t.String() + "." + sf.Name + ": " + problem
+		}
 	}
 	return all, ""
 }
