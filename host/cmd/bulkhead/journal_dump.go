@@ -29,6 +29,10 @@ type selectFlags struct {
 type selected struct {
 	kept   func(*journal.Event) error     // each kept event, before the commits
 	commit func(*journal.Committed) error // each commit that may have selected events
+
+	// snapshot, if not nil, gets each snapshot that stands for deleted events, before all else. It is not called for
+	// backups.
+	snapshot func(key string, s *journal.Snapshot) error
 }
 
 // each yields what is selected: kept events by position, key and type, and commits by position and key. If the kept
@@ -56,8 +60,27 @@ func (f *selectFlags) each(ctx context.Context, all *journalCmd, to selected) er
 	}
 	return all.with(ctx, func(j *commitlog.Journal) error {
 		log := journal.LogName(f.Log)
+		if err := f.snapshots(ctx, j, to.snapshot); err != nil {
+			return err
+		}
 		return keptFirst(func() error { return j.Kept(ctx, log, kept) },
 			func() error { return j.Commits(ctx, log, journal.Position(f.After), commit) })
+	})
+}
+
+// snapshots yields the snapshots that stand for deleted events. Those of entities whose events are all kept are not
+// needed.
+func (f *selectFlags) snapshots(
+	ctx context.Context, j *commitlog.Journal, yield func(string, *journal.Snapshot) error,
+) error {
+	if yield == nil {
+		return nil
+	}
+	return j.AllTrimmed(ctx, journal.LogName(f.Log), "", func(t journal.Trimmed) error {
+		if t.Snapshot == nil || t.Gone() == 0 || !f.wantsKey(t.Key) {
+			return nil
+		}
+		return yield(t.Key, t.Snapshot)
 	})
 }
 
@@ -170,6 +193,7 @@ type dumpedCommit struct {
 	Kept        bool              `json:"kept,omitempty"`
 	Position    uint64            `json:"position"` // of the first event
 	Time        time.Time         `json:"time"`
+	CommandTime time.Time         `json:"command_time"`
 	Key         string            `json:"key"`
 	Version     uint64            `json:"version"` // of the entity afterwards
 	CommandID   string            `json:"command_id"`
@@ -191,13 +215,15 @@ type dumpedEvent struct {
 	Data       json.RawMessage   `json:"data,omitempty"`
 	DataBase64 []byte            `json:"data_base64,omitempty"`
 	Metadata   map[string]string `json:"metadata,omitempty"`
+	Emitted    map[string]string `json:"emitted_metadata,omitempty"` // what the event's module gave it
 }
 
 func dumped(c *journal.Committed) dumpedCommit {
 	d := dumpedCommit{
 		Position: uint64(c.First), Time: instant(c.Time), Key: c.Command.Key, Version: uint64(c.Version),
-		CommandID: string(c.Command.ID), Command: c.Command.Type, Metadata: pairs(c.Command.Metadata),
-		Module: service.Digest(c.Command.Module).String(), Fuel: c.Command.Fuel, Events: []dumpedEvent{},
+		CommandID: string(c.Command.ID), Command: c.Command.Type, CommandTime: instant(c.Command.Time),
+		Metadata: pairs(c.Command.Metadata),
+		Module:   service.Digest(c.Command.Module).String(), Fuel: c.Command.Fuel, Events: []dumpedEvent{},
 	}
 	d.Data, d.DataBase64 = split(c.Command.Data)
 	d.Reply, d.ReplyBase64 = split(c.Command.Reply)
@@ -210,12 +236,12 @@ func dumped(c *journal.Committed) dumpedCommit {
 func dumpedKept(e *journal.Event) dumpedCommit {
 	return dumpedCommit{Kept: true, Position: uint64(e.Position), Time: instant(e.Time), Key: e.Key,
 		Version: uint64(e.Version), CommandID: string(e.CommandID), Command: e.CommandType,
-		Events: []dumpedEvent{dumpedOf(e)}}
+		CommandTime: instant(e.CommandTime), Events: []dumpedEvent{dumpedOf(e)}}
 }
 
 func dumpedOf(ev *journal.Event) dumpedEvent {
 	e := dumpedEvent{Position: uint64(ev.Position), Version: uint64(ev.Version), Type: ev.Type,
-		Metadata: pairs(ev.Metadata)}
+		Metadata: pairs(ev.Metadata), Emitted: pairs(service.OwnMetadata(ev.Metadata))}
 	e.Data, e.DataBase64 = split(ev.Data)
 	return e
 }

@@ -22,10 +22,11 @@ import (
 
 // journalExportCmd writes a part of a log to a file.
 type journalExportCmd struct {
-	Select   selectFlags `embed:""`
-	Output   string      `short:"o" env:"-" type:"path" placeholder:"FILE" help:"Name of the new file. Default: standard output."`
-	Commands bool        `env:"-" help:"Write the commands too, each before its events. The commands of kept events are deleted."`
-	Native   bool        `env:"-" help:"Write whole batches for journal import, from the batch that holds --after to the batch that holds --up-to. It cannot be used with --key or --type."`
+	Select    selectFlags `embed:""`
+	Output    string      `short:"o" env:"-" type:"path" placeholder:"FILE" help:"Name of the new file. Default: standard output."`
+	Commands  bool        `env:"-" help:"Write the commands too, each before its events. The commands of kept events are deleted."`
+	Snapshots bool        `env:"-" help:"Write the snapshots first that retentions have left in place of events, one for each entity. It cannot be used with --from."`
+	Native    bool        `env:"-" help:"Write whole batches for journal import, from the batch that holds --after to the batch that holds --up-to. It cannot be used with --key or --type."`
 }
 
 // exportedLine is one line: an event, or the command that caused the following events. JSON data is embedded,
@@ -42,6 +43,7 @@ type exportedLine struct {
 	Data        json.RawMessage   `json:"data,omitempty"`
 	DataBase64  []byte            `json:"data_base64,omitempty"`
 	Metadata    map[string]string `json:"metadata,omitempty"`
+	Emitted     map[string]string `json:"emitted_metadata,omitempty"` // of an event: what its module gave it
 	CommandID   string            `json:"command_id"`
 	Command     string            `json:"command,omitempty"` // of an event: the command's type
 	CommandTime time.Time         `json:"command_time"`
@@ -51,6 +53,17 @@ type exportedLine struct {
 	Reply       json.RawMessage   `json:"reply,omitempty"`
 	ReplyBase64 []byte            `json:"reply_base64,omitempty"`
 	Kept        bool              `json:"kept,omitempty"` // of an event: a retention has kept it apart from the log
+}
+
+// exportedSnapshot is the line of a snapshot that stands for deleted events.
+type exportedSnapshot struct {
+	Kind        string          `json:"kind"` // snapshot
+	Log         string          `json:"log"`
+	Key         string          `json:"key"`
+	Version     uint64          `json:"version"` // up to which its events are in it
+	StateSchema uint32          `json:"state_schema"`
+	Data        json.RawMessage `json:"data,omitempty"`
+	DataBase64  []byte          `json:"data_base64,omitempty"`
 }
 
 // split puts JSON in one member and everything else in the other.
@@ -69,7 +82,7 @@ func exportedEvent(e *journal.Event) exportedLine {
 		Kind: "event", Log: string(e.Log), Position: uint64(e.Position), Key: e.Key, Version: uint64(e.Version),
 		Type: e.Type,
 		Time: instant(e.Time), ContentType: e.ContentType, Metadata: pairs(abi.Metadata(e.Metadata)),
-		CommandID: string(e.CommandID), Command: e.CommandType, CommandTime: instant(e.CommandTime),
+		Emitted: pairs(service.OwnMetadata(e.Metadata)), CommandID: string(e.CommandID), Command: e.CommandType, CommandTime: instant(e.CommandTime),
 	}
 	l.Data, l.DataBase64 = split(e.Data)
 	return l
@@ -90,8 +103,11 @@ func exportedCommand(c *journal.Committed) exportedLine {
 }
 
 func (c *journalExportCmd) Run(e *env, all *journalCmd) error {
-	if c.Native {
+	switch {
+	case c.Native:
 		return c.native(e, all)
+	case c.Snapshots && len(c.Select.From) > 0:
+		return usageError{errors.New("--snapshots needs the index of --data; restore the backup into a directory first")}
 	}
 	if c.Output == "" {
 		return c.lines(e, all, e.out)
@@ -99,8 +115,8 @@ func (c *journalExportCmd) Run(e *env, all *journalCmd) error {
 	return backup.Create(c.Output, func(f *os.File) error { return c.lines(e, all, f) })
 }
 
-func (c *journalExportCmd) lines(e *env, all *journalCmd, to io.Writer) error {
-	w := bufio.NewWriterSize(to, 256<<10)
+func (c *journalExportCmd) lines(e *env, all *journalCmd, out io.Writer) error {
+	w := bufio.NewWriterSize(out, 256<<10)
 	event := func(ev *journal.Event, kept bool) error {
 		if !c.Select.wantsEvent(ev) {
 			return nil
@@ -109,7 +125,7 @@ func (c *journalExportCmd) lines(e *env, all *journalCmd, to io.Writer) error {
 		line.Kept = kept
 		return writeJSON(w, line, false)
 	}
-	err := c.Select.each(e.ctx, all, selected{
+	to := selected{
 		kept: func(ev *journal.Event) error { return event(ev, true) },
 		commit: func(at *journal.Committed) error {
 			if c.Commands && c.Select.wantsType(at.Command.Type) {
@@ -124,15 +140,24 @@ func (c *journalExportCmd) lines(e *env, all *journalCmd, to io.Writer) error {
 			}
 			return nil
 		},
-	})
-	return errors.Join(err, w.Flush())
+	}
+	if c.Snapshots {
+		to.snapshot = func(key string, s *journal.Snapshot) error { return writeJSON(w, c.snapshot(key, s), false) }
+	}
+	return errors.Join(c.Select.each(e.ctx, all, to), w.Flush())
+}
+
+func (c *journalExportCmd) snapshot(key string, s *journal.Snapshot) exportedSnapshot {
+	l := exportedSnapshot{Kind: "snapshot", Log: c.Select.Log, Key: key, Version: uint64(s.Version), StateSchema: s.Schema}
+	l.Data, l.DataBase64 = split(s.State)
+	return l
 }
 
 func (c *journalExportCmd) native(e *env, all *journalCmd) error {
 	switch {
-	case len(c.Select.Key)+len(c.Select.Type) > 0 || c.Commands || len(c.Select.From) > 0:
+	case len(c.Select.Key)+len(c.Select.Type) > 0 || c.Commands || c.Snapshots || len(c.Select.From) > 0:
 		return usageError{errors.New("--native writes batches as they stand in the log of --data: --key, --type, " +
-			"--commands and --from do not go with it")}
+			"--commands, --snapshots and --from do not go with it")}
 	case filepath.Ext(c.Output) != backup.Extension:
 		return usageError{fmt.Errorf("--native needs --output with a file whose name ends in %s", backup.Extension)}
 	}
