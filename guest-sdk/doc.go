@@ -27,7 +27,8 @@
 // # The rules
 //
 // State changes in Apply only. Apply depends on nothing but the event and the state: the host
-// runs it again whenever it rebuilds an entity from its events. A handler checks first and then
+// runs it again whenever it rebuilds an entity from its events. An [InformedEvent] also sees the
+// entity's key, and the event's version, time and metadata. A handler checks first and then
 // emits; afterwards it may read the new state. Time and randomness come from the command
 // ([Tx.Now], [Tx.Rand]). A handler must not start goroutines that outlive it, and must not
 // change global state.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log"
 	"testing"
+	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	guest "github.com/bulkhead-wasm/bulkhead/guest-sdk"
@@ -109,4 +110,33 @@ func ExampleUpcastState() {
 	guesttest.GivenSnapshot(&testing.T{}, lights, "hall", 12, 3, `{"state":"on"}`).
 		State(func(l *Light) { fmt.Println("on:", l.On) })
 	// Output: on: true
+}
+
+// Lamp is a state that knows since when it is on.
+type Lamp struct {
+	On    bool      `json:"on"`
+	Since time.Time `json:"since"`
+}
+
+// Turned need not say when it happened: the journal has the time of each event.
+type Turned struct {
+	guest.Informed[Lamp]
+	On bool `json:"on"`
+}
+
+// ApplyWith is the only code that changes state.
+func (e Turned) ApplyWith(l *Lamp, info guest.EventInfo) { l.On, l.Since = e.On, info.Time }
+
+// An event that is applied with its time does not repeat it.
+func ExampleInformedEvent() {
+	lamps := guest.New[Lamp]("lamps").Events(guest.Named(Turned{}, "turned"))
+	guest.Command(lamps, "turn", func(tx *guest.Tx[Lamp], c struct{ On bool }) (struct{}, error) {
+		tx.Emit(Turned{On: c.On})
+		return struct{}{}, nil
+	})
+
+	guesttest.Given(&testing.T{}, lamps, "hall").At(time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)).
+		When("turn", struct{ On bool }{true}).Then(Turned{On: true}).
+		State(func(l *Lamp) { fmt.Println("on since", l.Since) })
+	// Output: on since 2026-07-01 12:00:00 +0000 UTC
 }

@@ -276,7 +276,11 @@ func (s *Service[S]) apply(at *cursor, a abi.Apply) {
 			s.rebuilding(at)+"there is no event type "+strconv.Itoa(int(at.frame.Type)))
 		return
 	}
-	if err := s.events[at.frame.Type].apply(&e.state, a.Body); err != nil {
+	event := &s.events[at.frame.Type]
+	if event.sees {
+		s.inform(e, at.frame.Version, at.frame.Time, a.Metadata)
+	}
+	if err := event.apply(&e.state, a.Body, &s.info); err != nil {
 		s.refuse(at, abi.RespFault, abi.CodeBadEvent, s.rebuilding(at)+err.Error())
 		return
 	}

@@ -13,7 +13,8 @@ import (
 const sdkName = "bulkhead-go/1"
 
 // Event is something that happened to an entity with state S. Apply changes the state
-// accordingly, and must depend on nothing but the event and the state. Event types are structs.
+// accordingly, and must depend on nothing but the event and the state. Event types are structs. An
+// [InformedEvent] is applied with more than its data.
 type Event[S any] interface{ Apply(*S) }
 
 // Service is the definition of a service, and, once its module has started, the service.
@@ -39,6 +40,7 @@ type Service[S any] struct {
 	out        []byte // response frames
 	scratch    []byte
 	tx         Tx[S]
+	info       EventInfo // of the event that is being applied, if it sees its info
 	goroutines int
 }
 
@@ -55,6 +57,9 @@ type eventType[S any] struct {
 	place   unsafe.Pointer
 	value   reflect.Value // the event at place
 	applier Event[S]      // a pointer to it, so that Apply gets a copy; or its upcaster
+
+	informed InformedEvent[S] // the applier, if it wants the info of events; otherwise nil
+	sees     bool             // it is informed, or is upcast to one that is
 }
 
 // handler is a registered command or query.
@@ -124,6 +129,8 @@ func (s *Service[S]) Events(events ...Event[S]) *Service[S] {
 		s.uniqueEvent(name, aliases)
 		x := &s.events[s.addEvent(t, name, aliases)]
 		x.typ, x.old, x.applier = t, nil, reflect.NewAt(t, x.place).Interface().(Event[S])
+		x.informed = s.informedOf(x.applier, t)
+		x.sees = x.informed != nil
 		own := *x
 		s.byType[t] = &own
 	}
@@ -144,13 +151,22 @@ func (s *Service[S]) addEvent(t reflect.Type, name string, aliases []string) int
 
 // apply decodes an event and applies it to a state. Memory that the event refers to is new each
 // time, so the state may keep it.
-func (e *eventType[S]) apply(state *S, body []byte) error {
+func (e *eventType[S]) apply(state *S, body []byte, info *EventInfo) error {
 	e.value.SetZero()
 	if err := e.plan.Decode(body, e.place); err != nil {
 		return err
 	}
-	e.applier.Apply(state)
+	e.run(state, info)
 	return nil
+}
+
+// run applies the event at place. Info is read only if the event sees it.
+func (e *eventType[S]) run(state *S, info *EventInfo) {
+	if e.informed != nil {
+		e.informed.ApplyWith(state, *info)
+		return
+	}
+	e.applier.Apply(state)
 }
 
 // fewEvents is the number of event types up to which a linear search is faster than a map.

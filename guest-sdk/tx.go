@@ -32,7 +32,7 @@ func (v *View[S]) Version() uint64 { return v.slot.version }
 
 // Now is the time of the command or query, in UTC. It is the same at each call, and when the
 // command is executed again.
-func (v *View[S]) Now() time.Time { return time.Unix(0, int64(v.time)).UTC() }
+func (v *View[S]) Now() time.Time { return instant(v.time) }
 
 // LogLevel is the importance of a log line.
 type LogLevel = abi.LogLevel
@@ -122,9 +122,12 @@ func (tx *Tx[S]) EmitWith(e Event[S], metadata Metadata) {
 		body = b[start:]
 		s.out = abi.EndBody(b, at, frame)
 	}
+	if t.sees {
+		s.inform(tx.slot, tx.slot.version+1, tx.time, metadata)
+	}
 	if t.exact == jsonplan.Exact || t.exact == jsonplan.ExactText && !jsonplan.Replaced(body) {
-		e.Apply(&tx.slot.state) // decoding would give the same value
-	} else if err := t.apply(&tx.slot.state, body); err != nil {
+		t.run(&tx.slot.state, &s.info) // decoding would give the same value
+	} else if err := t.apply(&tx.slot.state, body, &s.info); err != nil {
 		panic("guest: event " + s.manifest.Events[t.id].Name + " cannot be read as it is written: " + err.Error())
 	}
 	tx.slot.version++

@@ -42,7 +42,7 @@ func Upcast[S, Old, New any](s *Service[S], name string, f func(old Old) New, al
 	old := (*Old)(s.events[n].place)
 	s.events[n].applier = applyFunc[S](func(state *S) {
 		*(*New)(u.target.place) = f(*old)
-		u.target.applier.Apply(state)
+		u.target.run(state, &s.info)
 	})
 	s.upcasters[from] = u
 }
@@ -110,6 +110,7 @@ func (s *Service[S]) seal() {
 	}
 	for i := range s.events {
 		s.endless(i)
+		s.events[i].sees = s.final(i).informed != nil
 	}
 	s.sealStates()
 	s.sealed = true
@@ -133,6 +134,16 @@ func (s *Service[S]) endless(event int) {
 	if at != nil {
 		misuse("service " + s.manifest.Service + ": upcasters lead round in a circle: " + path)
 	}
+}
+
+// final returns the event as which an event is applied at the end: itself, or what its upcasters give. The
+// way must end.
+func (s *Service[S]) final(event int) *eventType[S] {
+	e := &s.events[event]
+	for u := s.upcasterOf(event); u != nil; u = s.upcasterOf(int(e.id)) {
+		e = u.target
+	}
+	return e
 }
 
 // upcasterOf returns the upcaster of an event by its index, or nil if it is not an old type.

@@ -73,10 +73,7 @@ func Given[S any](t testing.TB, s *guest.Service[S], key string, events ...guest
 func GivenOn[S any](t testing.TB, d Driver, s *guest.Service[S], key string, events ...guest.Event[S]) *Case[S] {
 	t.Helper()
 	c := newCase(t, d, s, key)
-	for _, e := range events {
-		c.history = append(c.history, c.record(e))
-	}
-	return c
+	return c.And(events...)
 }
 
 // newCase is a case without events.
@@ -100,7 +97,7 @@ type Case[S any] struct {
 	seed     [abi.SeedSize]byte
 	metadata guest.Metadata
 	base     base // what the history starts from
-	history  []recorded
+	history  []stored
 	plans    jsonplan.Maker
 	step     string // the command or query that assertions are about
 	answer   answer
@@ -114,10 +111,17 @@ type base struct {
 	schema  uint16 // index in the manifest's earlier schemas
 }
 
-// recorded is an event in the form in which the journal stores it.
+// recorded is an event as the service writes it.
 type recorded struct {
 	number uint16
 	body   string
+}
+
+// stored is an event of the history, as the journal has it.
+type stored struct {
+	recorded
+	time     uint64 // of its command, in nanoseconds since 1970
+	metadata string // what the service gave it, encoded
 }
 
 // manifest is the part of a manifest that a case needs.
@@ -146,7 +150,8 @@ type answer struct {
 	message  string
 }
 
-// At sets the time of the commands and queries that follow.
+// At sets the time of the commands and queries that follow, and of the events that [Case.And] and
+// [Case.AndJSON] add from now on.
 func (c *Case[S]) At(now time.Time) *Case[S] {
 	c.now = now
 	return c
@@ -187,7 +192,7 @@ func (c *Case[S]) When(command string, data any) *Case[S] {
 	var after string
 	for i := range runs {
 		before := c.rebuild()
-		got := c.exchange(abi.AppendCommand(nil, 0, number, c.version(len(c.history)), uint64(c.now.UnixNano()),
+		got := c.exchange(abi.AppendCommand(nil, 0, number, c.version(len(c.history)), c.instant(),
 			&c.seed, c.id, c.metadata, body))
 		if unfit != nil {
 			c.answer = refusedBy(unfit, abi.CodeBadCommand, got)
@@ -208,7 +213,9 @@ func (c *Case[S]) When(command string, data any) *Case[S] {
 		}
 		c.answer, after = got, state
 	}
-	c.history = append(c.history, c.answer.events...)
+	for i, e := range c.answer.events {
+		c.history = append(c.history, stored{e, c.instant(), c.answer.metadata[i]})
+	}
 	if replayed := c.rebuild(); replayed != after {
 		c.t.Errorf(
 			"%s changed the state without an event, or Apply is not all of what it did:\n  live     %s\n  replayed %s",
@@ -279,7 +286,7 @@ func (c *Case[S]) Query(query string, data any) *Case[S] {
 		c.t.Fatalf("the service has no query %q", query)
 	}
 	before, body := c.rebuild(), c.encode(data)
-	c.answer = c.exchange(abi.AppendQuery(nil, 0, number, c.version(len(c.history)), uint64(c.now.UnixNano()), body))
+	c.answer = c.exchange(abi.AppendQuery(nil, 0, number, c.version(len(c.history)), c.instant(), body))
 	if err := fits(c.manifest.Queries[number].Input, body); err != nil {
 		c.answer = refusedBy(err, abi.CodeBadQuery, c.answer)
 		return c
@@ -462,6 +469,9 @@ func (c *Case[S]) hydrate(n int, snapshot []byte) {
 	c.quiet(open, n)
 }
 
+// instant is the time of the case, as it is in frames.
+func (c *Case[S]) instant() uint64 { return uint64(c.now.UnixNano()) }
+
 // version is the entity's version after n events of the history.
 func (c *Case[S]) version(n int) uint64 { return c.base.version + uint64(n) }
 
@@ -473,8 +483,8 @@ func (c *Case[S]) apply(from, to int) {
 	c.t.Helper()
 	var request []byte
 	for i, e := range c.history[from:to] {
-		request = abi.AppendApply(request, 0, e.number, c.version(from+i+1), uint64(c.now.UnixNano()),
-			[]byte(e.body), nil)
+		request = abi.AppendApply(request, 0, e.number, c.version(from+i+1), e.time, []byte(e.body),
+			guest.Metadata(e.metadata))
 		if len(request) > maxRequest || from+i+1 == to {
 			c.quiet(request, from+i+1)
 			request = request[:0]

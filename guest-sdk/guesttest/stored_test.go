@@ -1,11 +1,13 @@
 package guesttest_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	guest "github.com/bulkhead-wasm/bulkhead/guest-sdk"
 	"github.com/bulkhead-wasm/bulkhead/guest-sdk/guesttest"
@@ -152,8 +154,15 @@ func TestGivenExport(t *testing.T) {
 
 	const line = `{"kind":"event","log":"box","key":"a",`
 	for name, c := range map[string]struct{ line, want string }{
-		"unknown type":  {line + `"version":1,"type":"gone"}`, `entity "a", version 1: the service does not know`},
-		"a gap":         {line + `"version":2,"type":"put"}`, `the event of version 1 must come first`},
+		"unknown type": {line + `"version":1,"type":"gone"}`, `entity "a", version 1: the service does not know`},
+		"no beginning": {line + `"version":2,"type":"put"}`, `entity "a", version 2: the events before it are not in ` +
+			`the file: export without --after and --type; if a retention has deleted them, export with --snapshots`},
+		"a gap": {line + `"version":1,"type":"put"}` + line + `"version":3,"type":"put"}`,
+			`the event of version 2 must come first`},
+		"unknown schema": {`{"kind":"snapshot","log":"box","key":"a","version":7,"state_schema":1,"data":{}}`,
+			`entity "a", version 7: the service does not take snapshots of state schema 1`},
+		"a late snapshot": {line + `"version":1,"type":"put"}{"kind":"snapshot","log":"box","key":"a","version":1}`,
+			`entity "a": its snapshot comes after what it stands for`},
 		"other service": {`{"kind":"event","log":"bank"}`, `it is of service "bank", and this is "box"`},
 		"not JSON":      {line + `"version":1,"type":"put","data_base64":"AAAA"}`, `the data is not JSON`},
 		"another file":  {`{"id":"1","type":"put"}`, `neither a line of journal export nor`},
@@ -179,4 +188,75 @@ func TestGivenExport(t *testing.T) {
 		"the stored events of entity a: a snapshot after 1 events") {
 		t.Errorf("got %q", got)
 	}
+}
+
+// diary has what its events were applied with.
+type diary struct {
+	Lines []string `json:"lines"`
+}
+
+// met is applied with its info.
+type met struct {
+	guest.Informed[diary]
+	Whom string `json:"whom"`
+}
+
+func (e met) ApplyWith(d *diary, info guest.EventInfo) {
+	by, _ := info.Metadata.Get("by")
+	at := info.Time.Format("15:04:05.999999999")
+	d.Lines = append(d.Lines, fmt.Sprintf("%s %d %s %s by %s", info.Key, info.Version, at, e.Whom, by))
+}
+
+var informed = guest.New[diary]("diary").StateSchema(7).Events(guest.Named(met{}, "met", "seen"))
+
+func init() {
+	guest.Command(informed, "meet", func(tx *guest.Tx[diary], whom string) (diary, error) {
+		tx.EmitWith(met{Whom: whom}, guest.Metadata(nil).AppendPair("by", tx.CommandID()))
+		return *tx.State(), nil
+	})
+}
+
+// The events of a history have the times at which they were added, and their metadata.
+func TestEventsAreAppliedWithTheirInfo(t *testing.T) {
+	noon := time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
+	var reply diary
+	guesttest.Given(t, informed, "k", met{Whom: "Ada"}).
+		At(noon).AndJSON("seen", `{"whom":"Grace"}`).
+		At(noon.Add(time.Hour)).AndWith(met{Whom: "Edsger"}, guest.Metadata(nil).AppendPair("by", "me")).
+		At(noon.Add(2*time.Hour)).ID("c1").When("meet", "Barbara").
+		At(noon.Add(3*time.Hour)).ID("c2").When("meet", "Tony").Carries(0, "by", "c2").ReplyAs(&reply)
+	if want := []string{"k 1 03:04:05 Ada by ", "k 2 12:00:00 Grace by ", "k 3 13:00:00 Edsger by me",
+		"k 4 14:00:00 Barbara by c1", "k 5 15:00:00 Tony by c2"}; !slices.Equal(reply.Lines, want) {
+		t.Errorf("got %q", reply.Lines)
+	}
+	if got := listen(t, func(t testing.TB) {
+		guesttest.Given(t, informed, "k").AndWith(met{}, guest.Metadata("xx"))
+	}); !strings.Contains(got, "the metadata of event guesttest_test.met") {
+		t.Errorf("got %q", got)
+	}
+}
+
+// An export has the times and metadata of events, and snapshots in place of those that were deleted.
+func TestGivenExportWithSnapshots(t *testing.T) {
+	x := guesttest.GivenExport(t, informed, write(t,
+		`{"kind":"snapshot","log":"diary","key":"b","version":2,"state_schema":7,"data":{"lines":["x","y"]}}`,
+		`{"kind":"snapshot","log":"diary","key":"c","version":9,"state_schema":7,"data":{"lines":["z"]}}`,
+		`{"kind":"event","log":"diary","key":"b","version":2,"type":"gone","data":{}}`,
+		`{"kind":"event","log":"diary","key":"b","version":3,"type":"seen","data":{"whom":"Ada"},`+
+			`"metadata":{"by":"c0","tenant":"acme"},"emitted_metadata":{"by":"c0"},`+
+			`"command_time":"2026-07-01T12:00:00.000000001Z"}`,
+		`{"key":"a","version":1,"command_time":"2026-07-01T13:00:00Z","events":[`+
+			`{"version":1,"type":"met","data":{"whom":"Eve"},"metadata":{"by":"c1"},"emitted_metadata":{"by":"c1"}}]}`))
+	for key, want := range map[string][]string{
+		"a": {"a 1 13:00:00 Eve by c1"},
+		"b": {"x", "y", "b 3 12:00:00.000000001 Ada by c0"},
+		"c": {"z"},
+	} {
+		x.Entity(key).State(func(d *diary) {
+			if !slices.Equal(d.Lines, want) {
+				t.Errorf("%s: got %q", key, d.Lines)
+			}
+		})
+	}
+	x.Entity("c").When("meet", "Eve").Then(met{Whom: "Eve"})
 }

@@ -89,13 +89,19 @@ func TestEachLieIsFound(t *testing.T) {
 		"ignores malformed":      "G20",
 		"changes without event":  "G21",
 		"differs for a while":    "G21",
-		"forgets by snapshot":    "G23",
-		"query writes":           "G22",
-		"rejecting writes":       "G22",
-		"odd snapshot":           "G23",
-		"hidden state":           "G23",
-		"ambient randomness":     "G24",
-		"sum of all":             "G25",
+
+		"applies at another version":          "G21",
+		"applies at another time":             "G21",
+		"applies without metadata":            "G21",
+		"applies with the command's metadata": "G21",
+
+		"forgets by snapshot": "G23",
+		"query writes":        "G22",
+		"rejecting writes":    "G22",
+		"odd snapshot":        "G23",
+		"hidden state":        "G23",
+		"ambient randomness":  "G24",
+		"sum of all":          "G25",
 	} {
 		t.Run(lie, func(t *testing.T) {
 			rep := check(t, lie)

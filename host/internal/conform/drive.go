@@ -104,7 +104,7 @@ func (s *session) replay(slot uint32, key string, events []event) error {
 // apply sends events to an entity of that version, after the frames in b.
 func (s *session) apply(b []byte, slot uint32, version uint64, events []event) error {
 	for i, e := range events {
-		b = abi.AppendApply(b, slot, e.typ, version+uint64(i+1), epoch, e.body, e.metadata)
+		b = abi.AppendApply(b, slot, e.typ, version+uint64(i+1), e.time, e.body, e.metadata)
 		if len(b) > 32<<10 {
 			if err := s.quiet(b); err != nil {
 				return err

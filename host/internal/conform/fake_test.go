@@ -32,10 +32,11 @@ func (f *fake) Instantiate(context.Context) (Instance, error) {
 }
 
 type counter struct {
-	N    int `json:"n"`
-	hide int // state that a snapshot leaves out
-	live int // number of commands
-	runs int // number of events since it was opened
+	N    int    `json:"n"`
+	Last string `json:"last"` // what the last event was applied with
+	hide int    // state that a snapshot leaves out
+	live int    // number of commands
+	runs int    // number of events since it was opened
 }
 
 type fakeInstance struct {
@@ -214,9 +215,15 @@ func (i *fakeInstance) apply(r abi.Request, index uint32, e *counter) error {
 		i.refuse(abi.RespFault, r, index, abi.CodeBadEvent)
 	default:
 		e.N += body.By
+		e.apply(r.Version, r.Time, a.Metadata)
 		i.forget(e)
 	}
 	return nil
+}
+
+// apply notes what an event was applied with, besides its data.
+func (e *counter) apply(version, time uint64, m abi.Metadata) {
+	e.Last = fmt.Sprint(version, time, string(m))
 }
 
 // forget makes an event do something else if the event before it was in a snapshot.
@@ -261,6 +268,18 @@ func (i *fakeInstance) command(r abi.Request, index uint32, e *counter) error {
 	event, typ, aux := fmt.Sprintf(`{"by":%d}`, body.By), uint16(0), uint32(1)
 	e.N += body.By
 	e.live++
+	version, time, metadata := r.Version+1, r.Time, abi.Metadata(nil).AppendPair("id", string(c.ID))
+	switch i.lie {
+	case "applies at another version":
+		version = r.Version
+	case "applies at another time":
+		time++
+	case "applies without metadata":
+		metadata = nil
+	case "applies with the command's metadata":
+		metadata = c.Metadata
+	}
+	e.apply(version, time, metadata)
 	i.forget(e)
 	switch i.lie {
 	case "no JSON":
@@ -278,7 +297,8 @@ func (i *fakeInstance) command(r abi.Request, index uint32, e *counter) error {
 	case "unknown event":
 		typ = 1
 	}
-	i.out = abi.AppendEvent(i.out, r.Slot, index, typ, []byte(event), nil)
+	i.out = abi.AppendEvent(i.out, r.Slot, index, typ, []byte(event),
+		abi.Metadata(nil).AppendPair("id", string(c.ID)))
 	if i.lie == "no terminal" {
 		return nil
 	}

@@ -41,7 +41,8 @@ func TestEventsThatShareTheStateAreFound(t *testing.T) {
 	}
 }
 
-// A Go guest without an SDK keeps all rules, and so do the project's own services, which use the SDK.
+// A Go guest without an SDK keeps all rules, and so do services that use the SDK: the project's own, and one whose
+// events are applied with their version, time and metadata.
 func TestGoGuestsKeepAllRules(t *testing.T) {
 	raced.Skip(t, "it compiles Go guests, and has one goroutine")
 	prove.SkipShort(t, "it builds and compiles Go guests")
@@ -49,7 +50,7 @@ func TestGoGuestsKeepAllRules(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, dir := range append(dirs, "testdata/goguest") {
+	for _, dir := range append(dirs, "testdata/goguest", "../../testdata/stamps") {
 		t.Run(dir, func(t *testing.T) { allPassed(t, run(t, buildGo(t, dir), Options{})) })
 	}
 }

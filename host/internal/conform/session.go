@@ -120,6 +120,7 @@ func (s *session) snapshot(slot uint32) ([]byte, error) {
 // event is an event of a command.
 type event struct {
 	typ            uint16
+	time           uint64 // of the command
 	body, metadata []byte
 }
 
@@ -155,7 +156,7 @@ func (s *session) call(request []byte) (outcome, error) {
 		switch r.Kind {
 		case abi.RespEvent:
 			e, _ := abi.DecodeEvent(&r)
-			o.events = append(o.events, event{typ: r.Type, body: e.Body, metadata: e.Metadata})
+			o.events = append(o.events, event{typ: r.Type, time: timeOf(request), body: e.Body, metadata: e.Metadata})
 		case abi.RespReply:
 			body, _ := abi.DecodeBody(&r)
 			o.kind, o.body = r.Kind, string(body)
@@ -165,6 +166,12 @@ func (s *session) call(request []byte) (outcome, error) {
 		}
 	}
 	return o, nil
+}
+
+// timeOf is the time of the command or query in a request.
+func timeOf(request []byte) uint64 {
+	r, _, _ := abi.DecodeRequest(request) // the request is our own
+	return r.Time
 }
 
 // epoch is the time of the first command, in nanoseconds. Each later command is a second later.
