@@ -82,7 +82,8 @@ func exportedEvent(e *journal.Event) exportedLine {
 		Kind: "event", Log: string(e.Log), Position: uint64(e.Position), Key: e.Key, Version: uint64(e.Version),
 		Type: e.Type,
 		Time: instant(e.Time), ContentType: e.ContentType, Metadata: pairs(abi.Metadata(e.Metadata)),
-		Emitted: pairs(service.OwnMetadata(e.Metadata)), CommandID: string(e.CommandID), Command: e.CommandType, CommandTime: instant(e.CommandTime),
+		Emitted: pairs(service.OwnMetadata(e.Metadata)), CommandID: string(e.CommandID), Command: e.CommandType,
+		CommandTime: instant(e.CommandTime),
 	}
 	l.Data, l.DataBase64 = split(e.Data)
 	return l
@@ -107,7 +108,7 @@ func (c *journalExportCmd) Run(e *env, all *journalCmd) error {
 	case c.Native:
 		return c.native(e, all)
 	case c.Snapshots && len(c.Select.From) > 0:
-		return usageError{errors.New("--snapshots needs the index of --data; restore the backup into a directory first")}
+		return usageError{errors.New("--snapshots needs the index of --data: restore the backup first")}
 	}
 	if c.Output == "" {
 		return c.lines(e, all, e.out)
@@ -148,7 +149,8 @@ func (c *journalExportCmd) lines(e *env, all *journalCmd, out io.Writer) error {
 }
 
 func (c *journalExportCmd) snapshot(key string, s *journal.Snapshot) exportedSnapshot {
-	l := exportedSnapshot{Kind: "snapshot", Log: c.Select.Log, Key: key, Version: uint64(s.Version), StateSchema: s.Schema}
+	l := exportedSnapshot{Kind: "snapshot", Log: c.Select.Log, Key: key, Version: uint64(s.Version),
+		StateSchema: s.Schema}
 	l.Data, l.DataBase64 = split(s.State)
 	return l
 }
