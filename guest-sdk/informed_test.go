@@ -186,7 +186,7 @@ func TestInformedIsNoData(t *testing.T) {
 		}
 	}
 	exchange(s, abi.AppendOpen(nil, 0, 0, "k", nil))
-	r, _, err := abi.DecodeResponse(exchange(s, abi.AppendCommand(nil, 0, 0, 0, 0, &[abi.SeedSize]byte{}, "c", nil, nil)))
+	r, _, err := abi.DecodeResponse(exchange(s, command(0, 0, `{}`)))
 	if err != nil {
 		t.Fatal(err)
 	}

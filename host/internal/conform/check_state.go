@@ -149,7 +149,8 @@ func checkLater(k *kit) error {
 
 // checkReplayed compares an entity that decided commands with an entity in a new instance that had their
 // events applied, as the host replays them: each at its version, with the time of its command and the metadata
-// that the guest gave it. So a guest that applies its own events with anything else is found. It compares after each command, as a difference may be gone at the end.
+// that the guest gave it. So a guest that applies its own events with anything else is found. It compares
+// after each command, as a difference may be gone at the end.
 func checkReplayed(k *kit) error {
 	var h *history
 	var acted string

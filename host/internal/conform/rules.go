@@ -77,7 +77,8 @@ var rules = []rule{
 		expected: "one Fault for the first frame that cannot be decoded, no trap, and the next request is handled"},
 	{id: "G21", check: checkReplayed, title: "state follows from events alone",
 		expected: "an entity that carried out commands and one that had their events applied, each with the key, " +
-			"version, time and metadata that it had, have equal snapshots after each command, and answer queries equally"},
+			"version, time and metadata that it had, have equal snapshots after each command, and answer queries " +
+			"equally"},
 	{id: "G22", check: checkRefusalsLeaveNothing, title: "rejections, queries and snapshots change nothing",
 		expected: "equal snapshots before and after"},
 	{id: "G23", check: checkSnapshots, title: "snapshots are complete",
