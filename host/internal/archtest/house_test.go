@@ -231,6 +231,8 @@ var house = []room{
 		why: "an example uses what its readers can use"},
 	{path: "examples/*/wasm", layer: "modules", may: []string{"guest-sdk", "examples/*"},
 		why: "the module of an example's service"},
+	{path: "examples/evolution/*", layer: "modules", may: []string{"guest-sdk"},
+		why: "a version of a service, which is a module of one file"},
 
 	{path: "abi/abitest", layer: "tools", may: []string{"abi"}, support: true,
 		why: "golden vectors of the contract, for the tests of every implementation"},
