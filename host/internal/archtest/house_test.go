@@ -151,6 +151,10 @@ var house = []room{
 		outside: []string{"github.com/santhosh-tekuri/jsonschema/v6", "golang.org/x/text"},
 		why: "whether data fits a schema is a question about two texts of strangers; it has bounds of its own " +
 			"and needs nothing that runs"},
+	{path: "host/internal/describe", layer: "parts", may: []string{"abi", "host/service", "host/internal/api",
+		"host/internal/schema"},
+		why: "what a manifest says of a service, for people and for tools, is a question about texts; it needs no " +
+			"service that runs"},
 	{path: "host/internal/latency", layer: "tools", may: []string{"host/service"},
 		why: "how long commands take is counted within a bound on what is kept of them; who shows it, and how, is " +
 			"not its business"},
@@ -167,7 +171,8 @@ var house = []room{
 		why: "the order of call, append, sync, publish, reply is tested with fakes, so guest and log are seams and " +
 			"neither wazero nor Badger is in sight"},
 	{path: "host/internal/conform", layer: "engine",
-		may: []string{"host/service", "abi", "journal", "host/internal/sandbox", "host/internal/wasmbin"},
+		may: []string{"host/service", "abi", "journal", "host/internal/sandbox", "host/internal/schema",
+			"host/internal/wasmbin"},
 		why: "judges a module by the ABI's rules in a sandbox; what a service would do with it does not matter"},
 	{path: "host/internal/registry", layer: "registry",
 		may: []string{"host/service", "host/budget", "abi", "journal", "host/internal/lifecycle",
@@ -197,7 +202,8 @@ var house = []room{
 	{path: "host/internal/gateway", layer: "doors", outside: []string{"golang.org/x/time"},
 		may: []string{"internal/yield", "host/internal/jsoncheck", "host/service", "host/internal/api",
 			"host/budget", "abi", "journal", "journal/backup", "host/internal/lifecycle", "host/internal/ws",
-			"host/internal/gateway/flight", "host/internal/gateway/limitlistener", "host/internal/gateway/streams"},
+			"host/internal/gateway/flight", "host/internal/gateway/limitlistener", "host/internal/gateway/streams",
+			"host/internal/describe"},
 		why: "HTTP and WebSocket are one way in; what they need of a host they say in small interfaces, so that the " +
 			"host can offer them to programs that embed it"},
 	{path: "host/internal/gateway/streams", layer: "routes", may: []string{"internal/yield", "host/service",

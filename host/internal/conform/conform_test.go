@@ -158,31 +158,6 @@ func TestReportIsJSON(t *testing.T) {
 	}
 }
 
-func TestSampleOf(t *testing.T) {
-	for schema, want := range map[string]string{
-		`{"type":"object","properties":{"b":{"type":"integer"},"a":{"type":"string","minLength":3}}}`: `{"a":"aaa",` +
-			`"b":1}`,
-		`{"$ref":"#/$defs/x","$defs":{"x":{"type":"array","items":{"enum":["one","two"]}}}}`: `["one"]`,
-		`{"type":["null","boolean"]}`:            `true`,
-		`{"type":"number","exclusiveMinimum":5}`: `6`,
-		`{"anyOf":[{"const":7}]}`:                `7`,
-		`{"$ref":"#"}`:                           `null`,
-		`{"$ref":"http://elsewhere"}`:            `null`,
-		`true`:                                   `null`,
-		`{"type":"object","properties":[1],"required":"x"}`: `{}`,
-	} {
-		got, ok := sampleOf(schema, 0)
-		if !ok || string(got) != want {
-			t.Errorf("%s: got %s, want %s", schema, got, want)
-		}
-	}
-	for _, schema := range []string{"", "{"} {
-		if got, ok := sampleOf(schema, 0); ok {
-			t.Errorf("%q: got %s", schema, got)
-		}
-	}
-}
-
 // The rules have the numbers of SPEC.md.
 func TestRulesAreThoseOfTheSpec(t *testing.T) {
 	spec, err := os.ReadFile("../../../abi/SPEC.md")
