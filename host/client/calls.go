@@ -109,6 +109,13 @@ func (c *Client) deployed(ctx context.Context, r request, told *told) (service.S
 	return last.Service.Value(), nil
 }
 
+// OpenAPI reads the OpenAPI 3.1 document of a service: its commands, queries and events. It is JSON.
+func (c *Client) OpenAPI(ctx context.Context, name service.Name) ([]byte, error) {
+	var document json.RawMessage
+	err := c.call(ctx, request{method: http.MethodGet, path: servicePath(name, "/openapi.json")}, &document)
+	return document, err
+}
+
 // Rollback deploys an earlier deployment of a service again, with the same checks as any deployment.
 func (c *Client) Rollback(ctx context.Context, r service.Rollback) (service.Status, error) {
 	told := tell(r.Progress)

@@ -66,7 +66,7 @@ type cli struct {
 	Rollback    rollbackCmd    `cmd:"" help:"Deploy an earlier deployment of a service again, with its module, limits and settings."`
 	Quarantine  quarantineCmd  `cmd:"" help:"List the entities of a service that its module cannot bring back from their events."`
 	Release     releaseCmd     `cmd:"" help:"Try at once to bring back a quarantined entity."`
-	Services    servicesCmd    `cmd:"" help:"List, show or delete services."`
+	Services    servicesCmd    `cmd:"" help:"List, show, describe or delete services."`
 	Resources   resourcesCmd   `cmd:"" help:"Show how much of the host's resources is in use, and by whom."`
 	Modules     modulesCmd     `cmd:"" help:"List or delete stored modules."`
 	Send        sendCmd        `cmd:"" help:"Send a command to an entity."`

@@ -6,7 +6,7 @@
 //	bulkhead rollback           deploy an earlier deployment again
 //	bulkhead quarantine         list entities that cannot be brought back
 //	bulkhead release            try at once to bring one back
-//	bulkhead services           list, show or delete services
+//	bulkhead services           list, show, describe or delete services
 //	bulkhead send               send a command to an entity
 //	bulkhead query              ask an entity
 //	bulkhead events             read or follow a stream of events

@@ -38,8 +38,8 @@ func schemaText(raw json.RawMessage) string {
 	return safetext.Text(text)
 }
 
-// schemaOf are the keywords that the short form supports. With others, except descriptions, the schema is
-// shown unchanged.
+// schemaOf are the keywords that the short form supports. Limits and notes are not shown in it. With other
+// keywords the schema is shown unchanged.
 type schemaOf struct {
 	Type       json.RawMessage            `json:"type"`
 	Properties map[string]json.RawMessage `json:"properties"`
@@ -55,6 +55,20 @@ type schemaOf struct {
 	Encoding    json.RawMessage `json:"contentEncoding"`
 	Minimum     json.RawMessage `json:"minimum"`
 	Maximum     json.RawMessage `json:"maximum"`
+	Above       json.RawMessage `json:"exclusiveMinimum"`
+	Below       json.RawMessage `json:"exclusiveMaximum"`
+	Multiple    json.RawMessage `json:"multipleOf"`
+	MinLength   json.RawMessage `json:"minLength"`
+	MaxLength   json.RawMessage `json:"maxLength"`
+	Pattern     json.RawMessage `json:"pattern"`
+	MinItems    json.RawMessage `json:"minItems"`
+	MaxItems    json.RawMessage `json:"maxItems"`
+	Unique      json.RawMessage `json:"uniqueItems"`
+	MinMembers  json.RawMessage `json:"minProperties"`
+	MaxMembers  json.RawMessage `json:"maxProperties"`
+	Default     json.RawMessage `json:"default"`
+	Examples    json.RawMessage `json:"examples"`
+	Deprecated  json.RawMessage `json:"deprecated"`
 }
 
 func shortSchema(raw json.RawMessage, depth int) (string, bool) {

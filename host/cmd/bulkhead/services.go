@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -14,11 +15,12 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
-// servicesCmd lists, shows or deletes the services of a host.
+// servicesCmd lists, shows, describes or deletes the services of a host.
 type servicesCmd struct {
-	List   servicesListCmd   `cmd:"" default:"1" help:"List the services."`
-	Show   servicesShowCmd   `cmd:"" help:"Show the state of one service."`
-	Delete servicesDeleteCmd `cmd:"" help:"Stop a service. Its log can still be read, and it can be deployed again. A stopped service without events is removed."`
+	List    servicesListCmd    `cmd:"" default:"1" help:"List the services."`
+	Show    servicesShowCmd    `cmd:"" help:"Show the state of one service, and the fields of its commands, queries and events."`
+	OpenAPI servicesOpenAPICmd `cmd:"" name:"openapi" help:"Print the OpenAPI document of one service: its commands, queries and events."`
+	Delete  servicesDeleteCmd  `cmd:"" help:"Stop a service. Its log can still be read, and it can be deployed again. A stopped service without events is removed."`
 
 	Remote remoteFlags `embed:"" group:"Host"`
 }
@@ -156,6 +158,7 @@ func printService(w io.Writer, s *service.Status, types []journal.EventType) {
 	row("log", "%d lines dropped, %s", c.LogLinesDropped, bytesUnit(int64(c.LogBytesDropped)))
 	row("snapshots", "%s, %d taken, %d used, %d refused", every(s.Spec.Settings.SnapshotEvery), c.SnapshotsTaken,
 		c.SnapshotsUsed, c.SnapshotsRefused)
+	printFields(w, &s.Manifest)
 }
 
 // eventName is the name of a type of event, and for an old one, as what it is read.
@@ -216,6 +219,23 @@ func every(events int) string {
 		return "none are taken"
 	}
 	return fmt.Sprintf("every %d events", events)
+}
+
+type servicesOpenAPICmd struct {
+	Service nameArg `arg:"" help:"The service."`
+}
+
+func (c *servicesOpenAPICmd) Run(e *env, all *servicesCmd) error {
+	cl, err := all.Remote.connect(e)
+	if err != nil {
+		return err
+	}
+	document, err := cl.OpenAPI(e.ctx, service.Name(c.Service))
+	if err != nil {
+		return err
+	}
+	e.print(json.RawMessage(document), func(w io.Writer) { fmt.Fprintf(w, "%s\n", indented(safetext.JSON(document))) })
+	return nil
 }
 
 type servicesDeleteCmd struct {

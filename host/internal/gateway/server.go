@@ -76,10 +76,12 @@ type Server struct {
 	owner      owner
 
 	document []byte // describes the interface
-	options  Options
-	access   *access
-	log      *slog.Logger
-	metrics  Metrics
+	// describing has room for one document of a service that is being made.
+	describing chan struct{}
+	options    Options
+	access     *access
+	log        *slog.Logger
+	metrics    Metrics
 
 	life     lifecycle.Life
 	http     *http.Server
@@ -121,7 +123,8 @@ func New(h Host, o Options) (*Server, error) {
 	}
 	s := &Server{
 		commander: h, deployer: h, modules: h, observer: h, reader: h, keeper: h, meter: h, owner: h, quarantine: h,
-		document: api.OpenAPI(), options: o, access: a, log: o.Logger, metrics: o.Metrics, refusals: newRefusals(),
+		document: api.OpenAPI(), describing: make(chan struct{}, 1),
+		options: o, access: a, log: o.Logger, metrics: o.Metrics, refusals: newRefusals(),
 		uploads: newUploads(h.Account(), o), backups: make(chan struct{}, maxBackups),
 		traffic: &flight.Traffic{Turns: h, Rate: rate.NewLimiter(rate.Limit(o.BodyRate), flight.BodyBurst),
 			BodyTime: o.BodyTime},

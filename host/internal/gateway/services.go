@@ -65,6 +65,7 @@ func (s *Server) observerRoutes() []route {
 		{"GET", "/v1/services", guarded, takes{params: []string{"manifest"}}, s.listServices},
 		{"GET", "/v1/services/{service}", guarded, takes{}, s.getService},
 		{"GET", "/v1/services/{service}/event-types", guarded, takes{}, s.eventTypes},
+		{"GET", "/v1/services/{service}/openapi.json", guarded, takes{}, s.describeService},
 	}
 }
 
