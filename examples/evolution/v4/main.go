@@ -37,7 +37,7 @@ type ArrivedV3 struct {
 
 // Scan asks to record where a parcel is. It is as it was: clients of v1 need not change.
 type Scan struct {
-	Place string `json:"place"`
+	Place string `json:"place" example:"Lyon, FR"`
 	Grams int    `json:"grams,omitempty"`
 }
 

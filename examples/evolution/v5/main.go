@@ -57,7 +57,7 @@ type ParcelV4 struct {
 
 // Scan asks to record where a parcel is. It is as it was: clients of v1 need not change.
 type Scan struct {
-	Place string `json:"place"`
+	Place string `json:"place" example:"Lyon, FR"`
 	Grams int    `json:"grams,omitempty"`
 }
 

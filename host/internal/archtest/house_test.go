@@ -280,6 +280,7 @@ var forTests = []string{
 	"github.com/anishathalye/porcupine",
 	"github.com/cloudevents/sdk-go/v2",
 	"github.com/google/jsonschema-go/jsonschema",
+	"go.yaml.in/yaml/v3", // an example is a workflow, which is YAML
 }
 
 // topLevel is everything that may lie at the root of the tree, beside dotfiles.

@@ -1,6 +1,6 @@
-// Package readmetest executes the documents for newcomers: it runs each block of shell commands in the README, in
-// the README of the program and in CONTRIBUTING. It runs them in order, in one shell, in a copy of the tree with
-// an empty home directory. The output in a document must appear.
+// Package readmetest executes the documents for newcomers: it runs each block of shell commands in the README, in the
+// READMEs of the SDK and of the program, and in CONTRIBUTING. It runs them in order, in one shell, in a copy of the
+// tree with an empty home directory. The output in a document must appear.
 //
 // Blocks are marked in the documents' own fences:
 //

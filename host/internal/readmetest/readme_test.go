@@ -22,7 +22,7 @@ import (
 )
 
 // documents are executed in this order, in one shell.
-var documents = []string{"README.md", "host/cmd/bulkhead/README.md", ".github/CONTRIBUTING.md"}
+var documents = []string{"README.md", "guest-sdk/README.md", "host/cmd/bulkhead/README.md", ".github/CONTRIBUTING.md"}
 
 // block is one fenced block of a document.
 type block struct {
