@@ -2,7 +2,7 @@
 #
 # Only Go is needed, but for `make test-c` and `make test-js` (and so `make check`): the
 # first compiles a guest written in C and wants clang with lld, the second reads events
-# with the JavaScript SDK of CloudEvents and wants Node.js with npm.
+# and OpenAPI documents with tools in JavaScript and wants Node.js with npm.
 
 GO        ?= go
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -77,8 +77,8 @@ test-race: $(RUNTESTS) ## run the tests that have concurrency under the race det
 test-c: $(RUNTESTS) ## run the tests of the guest written in C (needs clang and lld)
 	$(TEST) -tags cguest ./abi/... ./host/internal/conform/... ./host/internal/metering/kernels
 
-test-js: $(RUNTESTS) node ## read every kind of event with the official JavaScript SDK of CloudEvents (needs Node.js and npm)
-	$(TEST) -tags node ./host/service
+test-js: $(RUNTESTS) node ## read events with the JavaScript SDK of CloudEvents, and OpenAPI documents with Redocly and Ajv (needs Node.js and npm)
+	$(TEST) -tags node -run JavaScript ./host/service ./host/hosttest
 
 # npm ci installs what the lock file says, by checksum, and runs no scripts of packages.
 node:
@@ -126,7 +126,7 @@ lint: ## gofmt, go mod tidy, go vet and staticcheck, for this machine and for wa
 	$(STATICCHECK) ./...
 	GOOS=wasip1 GOARCH=wasm $(STATICCHECK),-U1000 ./abi ./guest-sdk/... ./plugins/...
 
-# The tests of the guest in C and of the JavaScript SDK run among the others.
+# The tests of the guest in C and those with tools in JavaScript run among the others.
 check: lint build guests node ## everything that must pass before a change goes in
 	@rm -rf build/times
 	$(MAKE) test TAGS=cguest,node
