@@ -280,7 +280,7 @@ func (s *Service[S]) apply(at *cursor, a abi.Apply) {
 	if event.sees {
 		s.inform(e, at.frame.Version, at.frame.Time, a.Metadata)
 	}
-	if err := event.apply(&e.state, a.Body, &s.info); err != nil {
+	if err := event.apply(&e.state, a.Body); err != nil {
 		s.refuse(at, abi.RespFault, abi.CodeBadEvent, s.rebuilding(at)+err.Error())
 		return
 	}

@@ -56,10 +56,8 @@ type eventType[S any] struct {
 	// each event would cost more than most events do.
 	place   unsafe.Pointer
 	value   reflect.Value // the event at place
-	applier Event[S]      // a pointer to it, so that Apply gets a copy; or its upcaster
-
-	informed InformedEvent[S] // the applier, if it wants the info of events; otherwise nil
-	sees     bool             // it is informed, or is upcast to one that is
+	applier Event[S]      // a pointer to it, so that Apply gets a copy; or what gives it the info; or its upcaster
+	sees    bool          // it gets the info, or is upcast to an event that does
 }
 
 // handler is a registered command or query.
@@ -129,8 +127,9 @@ func (s *Service[S]) Events(events ...Event[S]) *Service[S] {
 		s.uniqueEvent(name, aliases)
 		x := &s.events[s.addEvent(t, name, aliases)]
 		x.typ, x.old, x.applier = t, nil, reflect.NewAt(t, x.place).Interface().(Event[S])
-		x.informed = s.informedOf(x.applier, t)
-		x.sees = x.informed != nil
+		if informed := s.informedOf(x.applier, t); informed != nil {
+			x.sees, x.applier = true, applyFunc[S](func(state *S) { informed.ApplyWith(state, s.info) })
+		}
 		own := *x
 		s.byType[t] = &own
 	}
@@ -151,22 +150,13 @@ func (s *Service[S]) addEvent(t reflect.Type, name string, aliases []string) int
 
 // apply decodes an event and applies it to a state. Memory that the event refers to is new each
 // time, so the state may keep it.
-func (e *eventType[S]) apply(state *S, body []byte, info *EventInfo) error {
+func (e *eventType[S]) apply(state *S, body []byte) error {
 	e.value.SetZero()
 	if err := e.plan.Decode(body, e.place); err != nil {
 		return err
 	}
-	e.run(state, info)
-	return nil
-}
-
-// run applies the event at place. Info is read only if the event sees it.
-func (e *eventType[S]) run(state *S, info *EventInfo) {
-	if e.informed != nil {
-		e.informed.ApplyWith(state, *info)
-		return
-	}
 	e.applier.Apply(state)
+	return nil
 }
 
 // fewEvents is the number of event types up to which a linear search is faster than a map.

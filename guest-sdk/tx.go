@@ -126,8 +126,8 @@ func (tx *Tx[S]) EmitWith(e Event[S], metadata Metadata) {
 		s.inform(tx.slot, tx.slot.version+1, tx.time, metadata)
 	}
 	if t.exact == jsonplan.Exact || t.exact == jsonplan.ExactText && !jsonplan.Replaced(body) {
-		t.run(&tx.slot.state, &s.info) // decoding would give the same value
-	} else if err := t.apply(&tx.slot.state, body, &s.info); err != nil {
+		t.applier.Apply(&tx.slot.state) // decoding would give the same value
+	} else if err := t.apply(&tx.slot.state, body); err != nil {
 		panic("guest: event " + s.manifest.Events[t.id].Name + " cannot be read as it is written: " + err.Error())
 	}
 	tx.slot.version++

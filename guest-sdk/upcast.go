@@ -42,7 +42,7 @@ func Upcast[S, Old, New any](s *Service[S], name string, f func(old Old) New, al
 	old := (*Old)(s.events[n].place)
 	s.events[n].applier = applyFunc[S](func(state *S) {
 		*(*New)(u.target.place) = f(*old)
-		u.target.run(state, &s.info)
+		u.target.applier.Apply(state)
 	})
 	s.upcasters[from] = u
 }
@@ -110,7 +110,7 @@ func (s *Service[S]) seal() {
 	}
 	for i := range s.events {
 		s.endless(i)
-		s.events[i].sees = s.final(i).informed != nil
+		s.events[i].sees = s.final(i).sees
 	}
 	s.sealStates()
 	s.sealed = true
