@@ -35,7 +35,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -131,6 +130,8 @@ type manifest struct {
 	EarlierSchemas    []uint32 `json:"earlier_schemas"`
 	Commands, Queries []named
 	Events            []named
+
+	stored *abi.Stored // what it says of stored events and snapshots, as a host reads it
 }
 
 // named is a type in a manifest. Only events have aliases, and only commands and queries have an input.
@@ -578,12 +579,17 @@ func (c *Case[S]) describe() (m manifest) {
 	if err := json.Unmarshal([]byte(a.reply), &m); err != nil {
 		c.t.Fatalf("the manifest is not JSON: %v", err)
 	}
+	reads := abi.Manifest{StateSchema: m.StateSchema, EarlierSchemas: m.EarlierSchemas}
+	for _, e := range m.Events {
+		reads.Events = append(reads.Events, abi.EventType{Name: e.Name, Aliases: e.Aliases})
+	}
+	m.stored = abi.NewStored(&reads)
 	return m
 }
 
 func find(list []named, name string) (uint16, bool) {
 	for i, e := range list {
-		if e.Name == name || slices.Contains(e.Aliases, name) {
+		if e.Name == name {
 			return uint16(i), true
 		}
 	}

@@ -3,9 +3,9 @@ package guesttest
 import (
 	"encoding/json"
 	"fmt"
-	"slices"
 	"testing"
 
+	"github.com/bulkhead-wasm/bulkhead/abi"
 	guest "github.com/bulkhead-wasm/bulkhead/guest-sdk"
 )
 
@@ -47,16 +47,12 @@ func GivenSnapshot[S any](t testing.TB, s *guest.Service[S], key string, version
 
 // start makes a stored snapshot what the history starts from.
 func (c *Case[S]) start(version uint64, schema uint32, state []byte) error {
-	c.base = base{version: version, state: state}
-	if schema == c.manifest.StateSchema {
-		return nil
-	}
-	n := slices.Index(c.manifest.EarlierSchemas, schema)
-	if n < 0 {
+	index, earlier, ok := c.manifest.stored.Snapshot(schema)
+	if !ok {
 		return fmt.Errorf("the service does not take snapshots of state schema %d: its own is %d, and it has "+
 			"upcasters for %d", schema, c.manifest.StateSchema, c.manifest.EarlierSchemas)
 	}
-	c.base.earlier, c.base.schema = true, uint16(n)
+	c.base = base{version: version, state: state, earlier: earlier, schema: index}
 	return nil
 }
 
@@ -81,11 +77,10 @@ func (c *Case[S]) AndWith(e guest.Event[S], metadata guest.Metadata) *Case[S] {
 
 // store adds a stored event to the history.
 func (c *Case[S]) store(event string, data []byte, at uint64, metadata guest.Metadata) error {
-	number, known := find(c.manifest.Events, event)
+	number, known := c.manifest.stored.Event(event)
 	switch {
 	case !known:
-		return fmt.Errorf("the service does not know events of type %q: keep the type, name it as an alias of "+
-			"another one, or upcast it to another one", event)
+		return fmt.Errorf("the service does not know events of type %q: %s", event, abi.UnknownEvent)
 	case len(data) > 0 && !json.Valid(data):
 		return fmt.Errorf("the data of event %s is not JSON: %s", event, data)
 	}

@@ -275,8 +275,7 @@ type ManifestIndex struct {
 	manifest *abi.Manifest
 	commands map[Type]uint16
 	queries  map[Type]uint16
-	events   map[string]uint16 // names and aliases
-	earlier  map[uint32]uint16 // state schemas
+	stored   *abi.Stored
 }
 
 // NewManifestIndex indexes m, which [ParseManifest] has checked and which must not be changed afterwards.
@@ -285,23 +284,13 @@ func NewManifestIndex(m *abi.Manifest) *ManifestIndex {
 		manifest: m,
 		commands: make(map[Type]uint16, len(m.Commands)),
 		queries:  make(map[Type]uint16, len(m.Queries)),
-		events:   make(map[string]uint16, len(m.Events)),
-		earlier:  make(map[uint32]uint16, len(m.EarlierSchemas)),
-	}
-	for i, schema := range m.EarlierSchemas {
-		x.earlier[schema] = uint16(i)
+		stored:   abi.NewStored(m),
 	}
 	for i, c := range m.Commands {
 		x.commands[Type(c.Name)] = uint16(i)
 	}
 	for i, q := range m.Queries {
 		x.queries[Type(q.Name)] = uint16(i)
-	}
-	for i, e := range m.Events {
-		for _, a := range e.Aliases {
-			x.events[a] = uint16(i)
-		}
-		x.events[e.Name] = uint16(i)
 	}
 	return x
 }
@@ -316,7 +305,7 @@ func (x *ManifestIndex) Command(t Type) (uint16, bool) { n, ok := x.commands[t];
 func (x *ManifestIndex) Query(t Type) (uint16, bool) { n, ok := x.queries[t]; return n, ok }
 
 // Event finds an event's number by its name or one of its older names.
-func (x *ManifestIndex) Event(name string) (uint16, bool) { n, ok := x.events[name]; return n, ok }
+func (x *ManifestIndex) Event(name string) (uint16, bool) { return x.stored.Event(name) }
 
 // EventName is the present name of an event's number; false if the manifest has no such number.
 func (x *ManifestIndex) EventName(n uint16) (string, bool) {
@@ -328,15 +317,15 @@ func (x *ManifestIndex) EventName(n uint16) (string, bool) {
 
 // Takes reports whether the module takes snapshots of a state schema: its own or an earlier one.
 func (x *ManifestIndex) Takes(schema uint32) bool {
-	_, earlier := x.earlier[schema]
-	return earlier || schema == x.manifest.StateSchema
+	_, _, ok := x.stored.Snapshot(schema)
+	return ok
 }
 
 // Snapshot is a stored snapshot in the form in which the guest gets it; false if the module does not take
 // its state schema. It shares the state.
 func (x *ManifestIndex) Snapshot(s *journal.Snapshot) (GuestSnapshot, bool) {
-	n, earlier := x.earlier[s.Schema]
-	return GuestSnapshot{Version: s.Version, State: s.State, Earlier: earlier, Schema: n}, x.Takes(s.Schema)
+	n, earlier, ok := x.stored.Snapshot(s.Schema)
+	return GuestSnapshot{Version: s.Version, State: s.State, Earlier: earlier, Schema: n}, ok
 }
 
 // Encoding is the content type of all bodies.

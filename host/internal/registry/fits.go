@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
@@ -55,9 +56,8 @@ func (s *Registry) knowsTypes(ctx context.Context, next *build) error {
 			continue
 		}
 		if unknown++; unknown <= maxTypes {
-			reasons = append(reasons, fmt.Sprintf("%s of type %q, the first at position %d: keep the type, name it as "+
-				"an alias of another one, or upcast it to another one",
-				events(t.Count), t.Type, t.First))
+			reasons = append(reasons, fmt.Sprintf("%s of type %q, the first at position %d: %s", events(t.Count),
+				t.Type, t.First, abi.UnknownEvent))
 		}
 	}
 	if unknown == 0 {
