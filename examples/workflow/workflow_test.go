@@ -73,6 +73,7 @@ func read(t *testing.T) []step {
 func TestTheStepsDeployAService(t *testing.T) {
 	raced.Skip(t, "it runs other processes only")
 	steps := read(t)
+	wasm := hosttest.Module(t, project+"/examples/evolution/v3")
 	program, err := hosttest.Program()
 	if err != nil {
 		t.Fatal(err)
@@ -92,7 +93,7 @@ func TestTheStepsDeployAService(t *testing.T) {
 		}
 		return out
 	}
-	v3, wasm := filepath.Join(t.TempDir(), "v3.wasm"), hosttest.Module(t, project+"/examples/evolution/v3")
+	v3 := filepath.Join(t.TempDir(), "v3.wasm")
 	if err := os.WriteFile(v3, wasm, 0o600); err != nil {
 		t.Fatal(err)
 	}
