@@ -120,4 +120,9 @@ func (s *schema) add(own []keyword, more ...[]keyword) {
 	}
 }
 
-func (s *schema) keyword(k keyword) { s.raw(`,"` + k.name + `":` + k.text) }
+func (s *schema) keyword(k keyword) {
+	s.raw(`,"`)
+	s.raw(k.name)
+	s.raw(`":`)
+	s.raw(k.text)
+}

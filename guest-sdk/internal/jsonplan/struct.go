@@ -220,7 +220,7 @@ func (m *Maker) fields(t reflect.Type, offset uintptr, depth int) (all []field, 
 			continue
 		}
 		if sf.Anonymous && name == "" && sf.Type.Kind() == reflect.Struct && !isText(sf.Type) {
-			if described(sf.Tag) {
+			if wordsIn(sf.Tag, new([len(words)]string)) != 0 {
 				return nil, "field " + t.String() + "." + sf.Name + " is embedded, so its tags describe no member"
 			}
 			inner, problem := m.fields(sf.Type, offset+sf.Offset, depth+1)

@@ -57,6 +57,22 @@ func TestTagsAreInTheSchema(t *testing.T) {
 	}
 }
 
+// Tags are read as package reflect reads them.
+func TestWordsInTags(t *testing.T) {
+	for _, tag := range []reflect.StructTag{``, `json:"a"`, `doc:"x" json:"doc:\"y\"" example:"\"\\\t"`, `doc:"x`, `doc: "x"`,
+		`  doc:"x"  enum:"a"`, `json:"a"doc:"x"`, `doc:"x" doc:"y"`, `:"x" doc:"y"`, `doc`, `doc:`, `doc:"\`, `doc:"\q" enum:"b"`,
+		`json doc:"x"`, `minimum:"" maximum:"1"`} {
+		var texts [len(words)]string
+		found := wordsIn(tag, &texts)
+		for i := range words {
+			want, ok := tag.Lookup(words[i].tag)
+			if ok != (found>>i&1 == 1) || texts[i] != want {
+				t.Errorf("%s: %s is %q (%b), want %q, %v", tag, words[i].tag, texts[i], found, want, ok)
+			}
+		}
+	}
+}
+
 type chain struct {
 	Next *chain `json:"next" doc:"The next one."`
 	Self []chain
