@@ -270,6 +270,17 @@ func TestUnusableSchemas(t *testing.T) {
 		}
 	}
 	wellFormed(t, d)
+	// The same for schemas that are too much work together.
+	large := `{"type":"string","description":"` + strings.Repeat("x", 60<<10) + `"}`
+	for i := range 6 {
+		m.Queries = append(m.Queries, abi.QueryType{Name: fmt.Sprint("q", i), Input: large})
+	}
+	d = documentOf(t, &m)
+	first, last := at(d, "/components/schemas/query.q0.input/type"), at(d, "/components/schemas/query.q5.input")
+	if first != `"string"` || !strings.Contains(last, "256 KiB") {
+		t.Errorf("%s, %s", first, last)
+	}
+	m.Queries = nil
 	m.Encoding = "application/cbor"
 	m.Commands = []abi.CommandType{{Name: "c", Input: `{"type":"string"}`}}
 	d = documentOf(t, &m)

@@ -13,18 +13,22 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 )
 
-// MaxDocument bounds a document, in bytes.
-const MaxDocument = 4 << 20
+// Bounds of a document, in bytes: its size, and the texts of the schemas in it. Compiling schemas is most of the work.
+const (
+	MaxDocument = 4 << 20
+	maxSchemas  = 256 << 10
+)
 
 // OpenAPI is the OpenAPI 3.1 document of one service: each command and query as an operation, the types of events,
 // and the routes that read events. Parameters, answers and errors are those of the host's own document. Schemas of
-// the module become components, and examples fit them. A schema that cannot be used is replaced by one that says so.
+// the module become components, and examples fit them. A schema that cannot be used, or that is beyond 256 KiB of
+// schemas, is replaced by one that says so.
 // rest is called between two schemas to let others run; its error ends the work and is returned.
 //
 // The error is KindTooLarge if the document would have more than [MaxDocument] bytes.
 func OpenAPI(name service.Name, m *abi.Manifest, rest func() error) ([]byte, error) {
 	d := &document{name: string(name), manifest: m, host: hostDocument(), rest: rest, used: map[string]bool{},
-		json: m.Encoding == "" || service.IsJSON(m.Encoding)}
+		json: m.Encoding == "" || service.IsJSON(m.Encoding), left: maxSchemas}
 	for i := range m.Commands {
 		d.command(&m.Commands[i])
 	}
@@ -52,6 +56,7 @@ type document struct {
 	json     bool // bodies are JSON, so schemas apply
 	host     *schema.Object
 	rest     func() error
+	left     int // bytes of schemas
 	err      error
 
 	paths, schemas, parameters, responses bytes.Buffer // the members of these objects
@@ -301,11 +306,12 @@ func (d *document) schema(key, text string) (s described) {
 			return s
 		}
 	}
+	if d.left -= len(text); d.left < 0 && text != "" {
+		return d.unsaid(s, key, "The module's own schema is left out, as its schemas have more than 256 KiB.")
+	}
 	compiled, err := schema.New(strings.ReplaceAll(key, ".", " "), text)
 	if err != nil {
-		s.ref = key
-		d.member(&d.schemas, key, objectOf("description", "The module's own schema cannot be used: "+err.Error()))
-		return s
+		return d.unsaid(s, key, "The module's own schema cannot be used: "+err.Error())
 	}
 	if compiled == nil { // it accepts anything
 		return s
@@ -322,6 +328,13 @@ func (d *document) schema(key, text string) (s described) {
 	_, err = compiled.Check(nil, d.rest)
 	s.optional = err == nil
 	s.value, s.given = d.sample(compiled, text)
+	return s
+}
+
+// unsaid adds a component that says why the module's own schema is not there.
+func (d *document) unsaid(s described, key, why string) described {
+	s.ref = key
+	d.member(&d.schemas, key, objectOf("description", why))
 	return s
 }
 

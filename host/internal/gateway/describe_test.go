@@ -1,8 +1,8 @@
 package gateway
 
 import (
+	"fmt"
 	"net/http"
-	"strings"
 	"testing"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
@@ -34,10 +34,9 @@ func TestServiceDocuments(t *testing.T) {
 	// One that is too large is refused, and leaves room for the next.
 	s.fake.mu.Lock()
 	status.State, status.Manifest = service.StateRunning, known
-	large := strings.Repeat(" ", 60<<10)
-	for range 200 {
-		status.Manifest.Events = append(status.Manifest.Events, abi.EventType{Name: strings.Repeat("e",
-			len(status.Manifest.Events)%100+1), Schema: `{"type":"object","description":"` + large + `"}`})
+	status.Manifest.Commands = nil
+	for i := range abi.MaxTypes {
+		status.Manifest.Commands = append(status.Manifest.Commands, abi.CommandType{Name: fmt.Sprint("c", i)})
 	}
 	s.fake.mu.Unlock()
 	s.problem(s.do("GET", "/v1/services/bank/openapi.json", ""), http.StatusRequestEntityTooLarge, "too_large")
