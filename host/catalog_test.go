@@ -2,8 +2,11 @@ package host_test
 
 import (
 	"encoding/json"
+	"errors"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
@@ -152,6 +155,40 @@ func TestAModuleStartsAgainAfterAForcedRetention(t *testing.T) {
 		t.Fatalf("%+v, %v", done, err)
 	}
 	h.Restart()
+	if st, err := h.Status("tally"); err != nil || st.State != service.StateRunning {
+		t.Errorf("%s: %s, %v", st.State, st.Problem, err)
+	}
+}
+
+// So it does if the host is killed when the events are deleted, and before anything else is done.
+func TestAModuleStartsAgainAfterAForcedRetentionAndAKill(t *testing.T) {
+	h, _ := refusing(t)
+	killed := t.TempDir()
+	kill := func(p service.Progress) {
+		if p.Stage == "writing what is kept of entities" && p.Done == 0 {
+			if err := os.CopyFS(killed, os.DirFS(h.Dir())); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	r := service.Retention{Before: 2, Force: true, Progress: kill}
+	if _, err := h.Retain(t.Context(), "tally", r); err != nil {
+		t.Fatal(err)
+	}
+	// What the retention writes next is the last that the killed host writes.
+	opened, err := storage.Open(host.JournalDir(killed), storage.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	j, err := commitlog.Open(t.Context(), opened, commitlog.Options{AnswerWindow: time.Nanosecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done, err := j.Retain(t.Context(), "tally", journal.Retention{Before: 2, Force: true})
+	if err := errors.Join(err, j.Close(t.Context())); err != nil || done.First != 2 {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	h.Change(func(o *host.Options) { o.Dir = killed })
 	if st, err := h.Status("tally"); err != nil || st.State != service.StateRunning {
 		t.Errorf("%s: %s, %v", st.State, st.Problem, err)
 	}

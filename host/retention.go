@@ -57,7 +57,9 @@ func (h *Host) Retain(ctx context.Context, name service.Name, r service.Retentio
 		Before: r.Before, Through: r.Through, MaxKept: r.MaxKept,
 		DryRun: r.DryRun, Force: r.Force, Progress: stageProgress(r.Progress),
 		Schema: schema, Module: journal.Digest(module),
-		Hold: func() (func(), error) { return c.registry.HoldModule(ctx, svc, module) },
+		Hold: func(first journal.Position) (func(), error) {
+			return c.registry.HoldModule(ctx, svc, module, first)
+		},
 		Cover: func(ctx context.Context, key string, _ journal.Version) error {
 			return cover(ctx, func(done func(error)) error { return svc.Snapshot(service.Key(key), done) })
 		},

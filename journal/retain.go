@@ -23,11 +23,11 @@ type Retention struct {
 	Cover func(ctx context.Context, key string, version Version) error
 	// Archive, if not nil, is called with the batches that are about to be deleted. If it fails, nothing is deleted.
 	Archive func(ctx context.Context, r BatchRange) error
-	// Hold, if not nil, is called when it is known what will be deleted. At that time only kept events are written,
-	// which have no effect yet. Hold makes sure that Schema and Module are those of the service, and stay so until
-	// release is called: when the cut is in force, or has failed. An error of Hold ends the retention, with nothing
-	// deleted.
-	Hold func() (release func(), err error)
+	// Hold, if not nil, is called when it is known what will be deleted: the events before the position first. At that
+	// time only kept events are written, which have no effect yet. Hold makes sure that Schema and Module are those of
+	// the service, and stay so until release is called: when the cut is in force, or has failed. An error of Hold ends
+	// the retention, with nothing deleted.
+	Hold func(first Position) (release func(), err error)
 	// MaxKept bounds the kept events, in bytes of their records. Events of entities without snapshots are kept: their
 	// batches are deleted, and the events stay readable by entity until a retention finds a snapshot. Beyond the bound,
 	// batches with such events stay, and all batches after them. What an earlier retention kept counts, and stays in

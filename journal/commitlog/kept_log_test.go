@@ -79,7 +79,7 @@ func TestACatalogueThatCannotBeCorrectedIsNotServed(t *testing.T) {
 	types := r.types(t)
 	i := slices.IndexFunc(types, func(x journal.EventType) bool { return x.First < 11 && x.Last >= 11 })
 	name := types[i].Type
-	damage := func() (func(), error) { // the last moment before the cut
+	damage := func(journal.Position) (func(), error) { // the last moment before the cut
 		s := m.Storage()
 		value, ok, err := s.Index.Get(ctx, format.TypeKey("bank", name))
 		e, good := format.DecodeTypeEntry(value)

@@ -463,7 +463,7 @@ func TestKeptEventsOfARetentionThatEnds(t *testing.T) {
 	m, r := filled(t, 20)
 	deployed := errors.New("another module was deployed")
 	_, err := r.Retain(ctx, "bank", journal.Retention{Before: 11, Schema: 1, Cover: r.coverBut("k1", "k3"),
-		Hold: func() (func(), error) { return nil, deployed }})
+		Hold: func(journal.Position) (func(), error) { return nil, deployed }})
 	if !errors.Is(err, deployed) || r.First("bank") != 1 || entries(t, m.Storage(), "k") != 4 {
 		t.Fatalf("%v, %d", err, entries(t, m.Storage(), "k"))
 	}

@@ -126,7 +126,7 @@ func (r *retention) run() error {
 // enforce writes the cut, with what is kept of entities, and puts it in force.
 func (r *retention) enforce(keys []string) error {
 	if r.o.Hold != nil {
-		release, err := r.o.Hold()
+		release, err := r.o.Hold(r.cut.Position)
 		if err != nil {
 			return err
 		}

@@ -266,7 +266,7 @@ func TestRetentionOfNoEvents(t *testing.T) {
 			r.later()
 			o := journal.Retention{Before: 11, Schema: 1, Cover: r.coverBut(without)}
 			if n == 0 {
-				o.Hold = func() (func(), error) { return nil, deployed }
+				o.Hold = func(journal.Position) (func(), error) { return nil, deployed }
 			}
 			m.FailAt(n)
 			_, err := r.Retain(ctx, "bank", o)

@@ -19,7 +19,7 @@ func TestARetentionGivesUpWithItsClient(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		began := time.Now()
-		_, err := new(Registry).HoldModule(ctx, svc, service.Digest{})
+		_, err := new(Registry).HoldModule(ctx, svc, service.Digest{}, 1)
 		if service.KindOf(err) != service.KindDeadline || time.Since(began) != time.Second {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}

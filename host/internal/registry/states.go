@@ -85,8 +85,11 @@ func (s *Registry) Module(svc *Service) (module service.Digest, schema uint32) {
 
 // HoldModule keeps a service at its module until release is called. It waits while a deployment swaps it,
 // until ctx ends. A retention needs it, as it relies on the snapshots of that module; later deployments are
-// checked against what the retention has left. KindConflicting means that the service has another module.
-func (s *Registry) HoldModule(ctx context.Context, svc *Service, module service.Digest) (release func(), err error) {
+// checked against what the retention has left. first is the position of the first event that it leaves.
+// KindConflicting means that the service has another module.
+func (s *Registry) HoldModule(
+	ctx context.Context, svc *Service, module service.Digest, first journal.Position,
+) (release func(), err error) {
 	if gone := svc.swapping.LockWithin(ctx); gone != nil {
 		return nil, &service.Error{Op: "retain", Service: svc.Name(), Kind: service.KindOf(gone), Err: gone,
 			Message: "the caller gave up while a deployment of the service was under way; nothing was deleted"}
@@ -98,23 +101,25 @@ func (s *Registry) HoldModule(ctx context.Context, svc *Service, module service.
 				"try again"}
 	}
 	before := s.opt.Journal.First(journal.LogName(svc.Name()))
+	// First, so that a host that is killed after the cut starts the module again. One that is killed before it
+	// checks the module once more, and loses nothing by that.
+	s.noteRetention(ctx, svc.Name(), before, first)
 	return func() {
 		defer svc.swapping.Unlock()
-		s.noteRetention(context.WithoutCancel(ctx), svc.Name(), before)
+		s.noteRetention(ctx, svc.Name(), first, s.opt.Journal.First(journal.LogName(svc.Name())))
 	}, nil
 }
 
-// noteRetention records that the service's module was checked against what a retention has left, if it was
-// checked against the state before. A forced retention was its operator's decision, and is no reason to
-// refuse the next start.
-func (s *Registry) noteRetention(ctx context.Context, name service.Name, before journal.Position) {
+// noteRetention records that the service's module was checked against the log from a position on, if it was
+// checked against the log from another one. A forced retention was its operator's decision, and is no reason
+// to refuse the next start.
+func (s *Registry) noteRetention(ctx context.Context, name service.Name, before, first journal.Position) {
 	d, ok := s.opt.Catalog.Recorded(name)
-	first := s.opt.Journal.First(journal.LogName(name))
 	if !ok || first == before || d.Facts.KeptFrom != before {
 		return
 	}
 	d.Facts.KeptFrom = first
-	if err := s.opt.Catalog.Started(ctx, d.Spec, d.Facts); err != nil {
+	if err := s.opt.Catalog.Started(context.WithoutCancel(ctx), d.Spec, d.Facts); err != nil {
 		s.opt.Logger.Warn("could not record that the service's module fits what a retention has left; "+
 			"it is checked again at the next start",
 			"service", name, "error", err)
