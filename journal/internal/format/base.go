@@ -208,7 +208,17 @@ func FloorKey(log journal.LogName, key string, sequence uint64) []byte {
 
 // ParseFloorKey reads what FloorKey made; ok is false for another key.
 func ParseFloorKey(log journal.LogName, k []byte) (key string, sequence uint64, ok bool) {
-	prefix := IndexPrefix('f', log)
+	return parseNumbered(IndexPrefix('f', log), k)
+}
+
+// ParseEntityKey reads what [EntityKey] makes of an entity's prefix; ok is false for another key.
+func ParseEntityKey(log journal.LogName, k []byte) (key string, version journal.Version, ok bool) {
+	key, n, ok := parseNumbered(IndexPrefix('e', log), k)
+	return key, journal.Version(n), ok
+}
+
+// parseNumbered reads a key that has, after a prefix, the key of an entity and a number.
+func parseNumbered(prefix, k []byte) (key string, number uint64, ok bool) {
 	if len(k) < len(prefix)+2+8 || string(k[:len(prefix)]) != string(prefix) {
 		return "", 0, false
 	}
