@@ -78,10 +78,20 @@ type Account struct {
 	little  bucket   // the same, but forgotten more slowly
 	waiters []*Place // guarded by gate.mu
 	rank    int64    // of the service in the queue: its use when it arrived; guarded by gate.mu
+
+	background bool
 }
 
 // NewAccount makes the account of a service without any use.
 func NewAccount(g *Processors) *Account { return &Account{gate: g} }
+
+// NewBackground makes an account for work that nobody waits for. It takes a turn for all that it does, gets
+// one only if no service waits for one, and gives it up as soon as one does. So it delays a service by one
+// slice at most, and may itself wait for ever.
+func NewBackground(g *Processors) *Account { return &Account{gate: g, background: true} }
+
+// Background reports whether the account was made by [NewBackground].
+func (a *Account) Background() bool { return a.background }
 
 // bucket leaks at a constant rate: it holds the instant at which it will be empty.
 type bucket struct{ empty atomic.Int64 }
@@ -102,7 +112,7 @@ func (b *bucket) level(now int64) int64 { return b.empty.Load() - now }
 
 // Heavy reports whether the service must take turns.
 func (a *Account) Heavy(now int64) bool {
-	if a.used.level(now) > burst {
+	if a.background || a.used.level(now) > burst {
 		return true
 	}
 	crowd := a.gate.crowd.level(now)
@@ -189,7 +199,7 @@ func (t *Place) Renew(now int64) bool {
 	}
 	g := t.account.gate
 	switch wanted := g.waiting.Load() > 0; {
-	case wanted && (t.credit <= 0 || g.overtakes(t.account, now)):
+	case wanted && (t.credit <= 0 || t.account.background || g.overtakes(t.account, now)):
 		t.Release()
 		return false
 	case t.credit <= 0:
@@ -301,7 +311,7 @@ func (g *Processors) reclaim() {
 	now := g.now()
 	g.holders = slices.DeleteFunc(g.holders, func(h *Place) bool {
 		since, ok := h.idle()
-		return ok && now-since >= int64(idleTurn) && h.state.CompareAndSwap(since, turnNone)
+		return ok && (now-since >= int64(idleTurn) || h.account.background) && h.state.CompareAndSwap(since, turnNone)
 	})
 }
 
@@ -338,7 +348,9 @@ func (g *Processors) grant() {
 // same use in the end, as debts are bounded; among those the earlier one goes first. If the rank were the use
 // at the time when a turn is free, a service for which work is done elsewhere meanwhile could wait forever.
 func (g *Processors) enqueue(a *Account) {
-	a.rank = a.used.empty.Load()
+	if a.rank = a.used.empty.Load(); a.background {
+		a.rank = math.MaxInt64
+	}
 	g.queue = append(g.queue, a)
 }
 

@@ -279,7 +279,9 @@ func (i *Instance) takeTurn(now int64) (int64, *hostTrap) {
 			return now, nil
 		}
 	}
-	err := i.turn.Wait(m.waiter())
+	w := m.waiter()
+	w.Patient = w.Patient || i.account.Background()
+	err := i.turn.Wait(w)
 	after := fair.Now()
 	m.waited += time.Duration(after - now)
 	switch {

@@ -84,8 +84,20 @@ type instanceKey struct{}
 // Instantiate starts a sandbox from the program's image. Without an image it sets up memory and runs
 // _initialize. log gets the guest's log lines; nil discards them.
 func (p *Program) Instantiate(ctx context.Context, log Logger) (*Instance, error) {
-	i := &Instance{program: p, name: service.Name(p.module.Manifest.Service), limits: p.limits, account: p.account,
-		turn: fair.NewPlace(p.account.Account)}
+	return p.newInstance(ctx, log, p.account)
+}
+
+// InstantiateBackground is Instantiate for work that nobody waits for. The sandbox takes turns of its own, in
+// the background class: see [fair.NewBackground]. Its calls wait for a turn as long as their context allows.
+func (p *Program) InstantiateBackground(ctx context.Context, log Logger) (*Instance, error) {
+	a := &account{Account: fair.NewBackground(p.runtime.processors), name: p.account.name}
+	a.slow.account = a.Account
+	return p.newInstance(ctx, log, a)
+}
+
+func (p *Program) newInstance(ctx context.Context, log Logger, a *account) (*Instance, error) {
+	i := &Instance{program: p, name: service.Name(p.module.Manifest.Service), limits: p.limits, account: a,
+		turn: fair.NewPlace(a.Account)}
 	i.guest = guestContext{context.Background(), i}
 	i.log = guestLog{to: log, name: i.name, limit: p.limits.LogBytes}
 	if !p.adopt(i) {
@@ -223,6 +235,14 @@ func (i *Instance) begin(ctx context.Context, on *scene) error {
 	i.words = i.words[:0]
 	i.memory.begin()
 	now := fair.Now()
+	if i.account.Background() {
+		if _, trap := i.takeTurn(now); trap != nil {
+			i.meter.forget()
+			return &service.Error{Service: i.name, Kind: trap.kind, Message: trap.text}
+		}
+		i.run(fair.Now())
+		return nil
+	}
 	// A call that ends within its first slice does not wait for a turn. It is enough for others that the
 	// shard yields from time to time between two calls. A turn that is available is used.
 	if i.account.Heavy(now) && !i.turn.Resume() && now-i.yielded > yieldTime {

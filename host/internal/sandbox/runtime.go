@@ -126,6 +126,11 @@ func (p *Program) HostTurn() *fair.HostTurn {
 	return fair.NewHostTurn(fair.NewPlace(p.account.Account))
 }
 
+// BackgroundTurn makes a place for work of the host that nobody waits for; see [fair.NewBackground].
+func (p *Program) BackgroundTurn() *fair.HostTurn {
+	return fair.NewHostTurn(fair.NewPlace(fair.NewBackground(p.runtime.processors)))
+}
+
 func (r *Runtime) giveUp(a *account) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
