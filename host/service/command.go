@@ -176,6 +176,23 @@ func (o *Outcome) QueryReply(r journal.Receipt) (QueryReply, error) {
 	return QueryReply{Data: o.reply, Version: r.Version(), Fuel: o.Fuel}, nil
 }
 
+// Trial is what a handler returned that ran apart from its service. None of it can be written: a commit is
+// only made from an [Outcome].
+type Trial struct {
+	Events    []journal.NewEvent
+	Reply     []byte
+	Rejection *Error // of KindRejected; nil if the handler replied
+	Fuel      uint64
+}
+
+// Trial takes everything out of an outcome that nothing is written of. Afterwards the outcome is empty. Only
+// package scratch calls it, whose sandboxes do not run services: the outcome of a service stays locked.
+func (o *Outcome) Trial() Trial {
+	t := Trial{Events: o.Events, Reply: o.reply, Rejection: o.rejection, Fuel: o.Fuel}
+	*o = Outcome{}
+	return t
+}
+
 // Repeat is the answer to a command that was carried out before.
 func Repeat(c *journal.Command, r journal.Receipt) (Reply, error) {
 	if !r.Valid() || r.CommandID() == "" {

@@ -166,7 +166,12 @@ var house = []room{
 	{path: "host/internal/stream", layer: "parts", may: []string{"host/service", "host/budget",
 		"host/internal/fair", "journal", "journal/commitlog", "abi", "host/internal/lifecycle"},
 		why: "a subscriber is a cursor over the log; it must work for readers that have never heard of a sandbox"},
-	{path: "host/internal/engine", layer: "engine", may: []string{"host/service", "host/budget",
+	{path: "host/internal/apply", layer: "tools", may: []string{"host/service", "journal"},
+		why: "how an event of the log becomes one of a guest is the same for a service that runs and for a trial"},
+	{path: "host/internal/scratch", layer: "parts",
+		may: []string{"host/internal/apply", "host/service", "journal", "journal/commitlog"},
+		why: "shows what a module makes of a log, and has no way to write to one; which sandbox it uses is a seam"},
+	{path: "host/internal/engine", layer: "engine", may: []string{"host/internal/apply", "host/service", "host/budget",
 		"host/internal/schema", "abi", "journal", "journal/commitlog", "host/internal/lifecycle"},
 		why: "the order of call, append, sync, publish, reply is tested with fakes, so guest and log are seams and " +
 			"neither wazero nor Badger is in sight"},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/apply"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
@@ -88,16 +89,14 @@ func (s *shard) dropRetired() *service.Error {
 
 // replay reads an entity's events from the log for one hydration, in steps.
 type replay struct {
-	shard   *shard
-	key     service.Key
-	from    service.Version   // version of the snapshot; 0 without one
-	until   service.Version   // version of the last event to replay; 0: all
-	version service.Version   // version of the last event replayed
-	command journal.CommandID // id of that event's command
-	time    journal.UnixNano  // time of that command: an id may be reused once its answer is forgotten
-	opened  bool              // the guest has opened the entity
-	whole   bool              // there are no more events
-	err     error             // an error of the log, or of an event's translation
+	apply.Events // Version is that of the last event replayed
+
+	shard  *shard
+	from   service.Version // version of the snapshot; 0 without one
+	until  service.Version // version of the last event to replay; 0: all
+	opened bool            // the guest has opened the entity
+	whole  bool            // there are no more events
+	err    error           // an error of the log, or of an event's translation
 
 	// Events careful to carefulUntil are applied one by one: one of them has broken the guest.
 	careful, carefulUntil service.Version
@@ -110,7 +109,7 @@ type replay struct {
 // step sets the bounds of the next call of events.
 func (r *replay) step(began time.Time) {
 	r.maxEvents, r.end = r.shard.maxStep, began.Add(stepTime)
-	switch next := r.version + 1; {
+	switch next := r.Version + 1; {
 	case next > r.carefulUntil:
 	case next >= r.careful:
 		r.maxEvents = 1
@@ -134,13 +133,13 @@ func (r *replay) enough(version service.Version, yielded int) bool {
 func (r *replay) events(yield func(service.GuestEvent) error) error {
 	s := r.shard
 	var failed error
-	yielded, after := 0, r.version
-	at, err := s.engine.options.Log.Load(s.ctx, s.name, string(r.key), after, func(e *journal.Event) error {
+	yielded, after := 0, r.Version
+	at, err := s.engine.options.Log.Load(s.ctx, s.name, string(r.Key), after, func(e *journal.Event) error {
 		if r.enough(e.Version, yielded) {
 			return errEnough
 		}
 		yielded++
-		g, err := r.translate(e)
+		g, err := r.Next(e)
 		if err != nil {
 			return err
 		}
@@ -158,28 +157,6 @@ func (r *replay) events(yield func(service.GuestEvent) error) error {
 		r.err, r.whole = err, err == nil
 	}
 	return r.err
-}
-
-// translate turns an event of the log into one of the guest.
-func (r *replay) translate(e *journal.Event) (service.GuestEvent, error) {
-	if e.Version != r.version+1 {
-		return service.GuestEvent{}, r.shard.engine.errorf(service.KindInternal,
-			"entity %q: version %d follows version %d in the journal", r.key, e.Version, r.version)
-	}
-	typ, known := r.shard.engine.manifest.Event(e.Type)
-	if !known {
-		err := r.shard.engine.errorf(service.KindFault,
-			"the service's module does not know events of type %q; a module must know all types it ever emitted, "+
-				"if only as an alias", e.Type)
-		err.Code = "unknown_event"
-		return service.GuestEvent{}, err
-	}
-	g := service.GuestEvent{
-		Type: typ, Version: e.Version, Time: e.CommandTime, Data: e.Data, Metadata: service.OwnMetadata(e.Metadata),
-		Fuel: e.CommandFuel, Again: e.CommandID == r.command && e.CommandTime == r.time,
-	}
-	r.version, r.command, r.time = e.Version, e.CommandID, e.CommandTime
-	return g, nil
 }
 
 // where describes the event at which a hydration failed, if it can be found, and completes f.

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/apply"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
@@ -250,7 +251,7 @@ func (s *shard) end(x *hydration, resident bool) *entity {
 		s.residents.retire(x.slot)
 		return nil
 	}
-	e := s.residents.add(x.key, x.slot, x.replay.version)
+	e := s.residents.add(x.key, x.slot, x.replay.Version)
 	if x.from != nil {
 		e.snapshot = x.from.Version
 	}
@@ -276,7 +277,7 @@ func (s *shard) step(x *hydration) (e *entity, failure *service.Error, more bool
 				return nil, err, err == nil
 			}
 		}
-		began, version := time.Now(), x.replay.version
+		began, version := time.Now(), x.replay.Version
 		if x.started.IsZero() {
 			x.started = began
 		}
@@ -291,7 +292,7 @@ func (s *shard) step(x *hydration) (e *entity, failure *service.Error, more bool
 			return s.end(x, true), nil, false
 		}
 		x.worked += time.Since(began)
-		if x.replay.version > version {
+		if x.replay.Version > version {
 			s.snapshotMidway(x)
 		}
 		return nil, nil, true
@@ -339,9 +340,9 @@ func (s *shard) beginHydration(x *hydration) (ready bool, failure *service.Error
 	w.begun++
 	s.residents.hold(x.key)
 	x.begun, x.slot, x.worked, x.kept = true, s.residents.takeSlot(), 0, 0
-	x.replay = replay{shard: s, key: x.key}
+	x.replay = replay{shard: s, Events: apply.Events{Index: s.engine.manifest, Key: x.key}}
 	if x.from != nil {
-		x.replay.from, x.replay.version = x.from.Version, x.from.Version
+		x.replay.from, x.replay.Version = x.from.Version, x.from.Version
 	}
 	x.replay.careful, x.replay.carefulUntil = s.faults.suspects(x.key)
 	return true, nil
@@ -394,7 +395,7 @@ func (s *shard) stepFailed(x *hydration, err error) (again bool, failure *servic
 // the version and the event.
 func (s *shard) giveUp(x *hydration, err error, own *service.Error) *service.Error {
 	s.counters.failed.Add(1)
-	f := failure{at: x.replay.version + 1, until: x.replay.version + 1}
+	f := failure{at: x.replay.Version + 1, until: x.replay.Version + 1}
 	var replay *service.ReplayError
 	if errors.As(err, &replay) {
 		f.at, f.until = replay.First, replay.Last

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/bulkhead-wasm/bulkhead/host/internal/apply"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
@@ -310,12 +311,13 @@ func (s *shard) check(key service.Key, from *journal.Snapshot) {
 		return
 	}
 	s.snapshots.checks++
-	r := replay{shard: s, key: key, until: from.Version, end: time.Now().Add(checkTime)}
+	r := replay{shard: s, Events: apply.Events{Index: s.engine.manifest, Key: key}, until: from.Version,
+		end: time.Now().Add(checkTime)}
 	slot := s.residents.takeSlot()
 	s.guest.About(service.About{Key: key})
 	err := s.guest.Hydrate(s.ctx, slot, key, service.GuestSnapshot{}, r.events)
 	var state []byte
-	if err == nil && r.version == from.Version {
+	if err == nil && r.Version == from.Version {
 		state, err = s.guest.Snapshot(s.ctx, slot)
 	}
 	if err != nil && r.err == nil && service.KindOf(err) != service.KindFault {
@@ -330,7 +332,7 @@ func (s *shard) check(key service.Key, from *journal.Snapshot) {
 		s.logger.Warn("this build of the module cannot make the state of a snapshot from the events; the "+
 			"snapshot is used because its schema and form are those of the module",
 			"entity", string(key), "version", from.Version, "error", err)
-	case r.version == from.Version && !bytes.Equal(state, from.State):
+	case r.Version == from.Version && !bytes.Equal(state, from.State):
 		s.snapshots.checks = maxChecks // one warning is enough
 		s.logger.Warn("this build of the module makes another state from the same events than the snapshot of "+
 			"another build has, under the same state schema; snapshots are still used; with a greater state "+
@@ -343,11 +345,11 @@ func (s *shard) check(key service.Key, from *journal.Snapshot) {
 func (s *shard) snapshotMidway(x *hydration) {
 	if x.worked < s.keepAfter || x.noKeep || s.engine.options.Spec.Settings.SnapshotEvery < 0 ||
 		time.Now().Before(s.snapshots.until) ||
-		s.faults.noSnapshot(x.key, x.replay.version, false) != nil {
+		s.faults.noSnapshot(x.key, x.replay.Version, false) != nil {
 		return
 	}
 	x.worked = 0
-	version := x.replay.version
+	version := x.replay.Version
 	state, err := s.encode(x.key, x.slot, version)
 	if err != nil {
 		x.noKeep = true // and the hydration has to begin again
