@@ -1,7 +1,9 @@
 package guest_test
 
 import (
+	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"reflect"
 	"slices"
 	"strings"
@@ -192,5 +194,83 @@ func TestInformedIsNoData(t *testing.T) {
 	}
 	if e, err := abi.DecodeEvent(&r); err != nil || string(e.Body) != `{"n":3}` {
 		t.Errorf("got %s, %v", e.Body, err)
+	}
+}
+
+// Entities that decide commands in turns equal those that have the same events replayed, in requests of any number of
+// events and from any snapshot between.
+func TestInformedEventsOfManyEntities(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 1))
+	var state *diary
+	s := newDiary(func(tx *guest.Tx[diary]) {
+		for range r.IntN(4) {
+			var m guest.Metadata
+			for range r.IntN(3) {
+				m = m.AppendPair("name", strings.Repeat("v", r.IntN(5)))
+			}
+			all := []guest.Event[diary]{number{N: r.IntN(9)}, text{S: "t"}, list{L: []string{"l"}}, plain{"p"}}
+			tx.EmitWith(all[r.IntN(len(all))], m)
+		}
+	}, &state)
+	const entities = 5
+	var logs [entities][]func(request []byte, slot uint32) []byte
+	snapshot := func(slot uint32) []byte {
+		res, _, err := abi.DecodeResponse(exchange(s, abi.AppendSnapshotRequest(nil, slot)))
+		if err != nil || res.Kind != abi.RespSnapshot {
+			t.Fatalf("%v, %v", res.Kind, err)
+		}
+		b, _ := abi.DecodeBody(&res)
+		return slices.Clone(b)
+	}
+	key := func(slot uint32) string { return fmt.Sprint("entity-", slot%entities) }
+	for slot := range uint32(entities) {
+		exchange(s, abi.AppendOpen(nil, slot, 0, key(slot), nil))
+	}
+	for n := range 60 {
+		slot, at := uint32(r.IntN(entities)), uint64(1000+n)
+		version := uint64(len(logs[slot]))
+		command := abi.AppendCommand(nil, slot, 0, version, at, &[abi.SeedSize]byte{}, "c", nil, nil)
+		for out := slices.Clone(exchange(s, command)); len(out) > 0; {
+			res, rest, err := abi.DecodeResponse(out)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if out = rest; res.Kind != abi.RespEvent {
+				continue
+			}
+			e, _ := abi.DecodeEvent(&res)
+			version++
+			v := version
+			logs[slot] = append(logs[slot], func(b []byte, slot uint32) []byte {
+				return abi.AppendApply(b, slot, res.Type, v, at, e.Body, e.Metadata)
+			})
+		}
+	}
+	var total int
+	for slot := range uint32(entities) {
+		want, other := snapshot(slot), slot+entities
+		exchange(s, abi.AppendOpen(nil, other, 0, key(slot), nil))
+		log := logs[slot]
+		total += len(log)
+		for done := 0; done < len(log); {
+			var request []byte
+			next := done + 1 + r.IntN(len(log)-done)
+			for _, apply := range log[done:next] {
+				request = apply(request, other)
+			}
+			if done = next; len(exchange(s, request)) > 0 {
+				t.Fatal("an event is refused")
+			}
+			half := snapshot(other)
+			exchange(s, abi.AppendOpen(nil, other, uint64(done), key(slot), half))
+		}
+		if got := snapshot(other); !bytes.Equal(got, want) {
+			t.Errorf("%s, replayed, is\n%s\nand it was\n%s", key(slot), got, want)
+		}
+	}
+	if total == 0 {
+		t.Error("no event was emitted")
 	}
 }
