@@ -51,55 +51,93 @@ func (h *Host) Upload(ctx context.Context, module []byte, progress func(service.
 // Deploy makes a module run as a service, and returns the service's status when it runs. If the service is
 // running already, Deploy starts the new module, lets the old one finish its commands, and then swaps them:
 // no command is lost, and none is handled twice. Deploying what already runs changes nothing. If Deploy
-// fails, the service is unchanged, unless the error is of KindUnknown. The status warns of stored events with
-// members that the new module lacks or declares with other types.
+// fails, the service is unchanged, unless the error is of KindUnknown.
+//
+// Before the swap, while the old module serves, the new one is verified against the service's log; see
+// [service.Verify]. A module that cannot read what is in the log is refused with KindConflicting. The status
+// has what the verification has shown. It also warns of stored events with members that the new module lacks
+// or declares with other types, and of states that both modules encode differently.
 func (h *Host) Deploy(ctx context.Context, d service.Deployment) (service.Status, error) {
-	if _, err := service.ParseName(string(d.Service)); err != nil {
-		return service.Status{}, err
-	}
-	c, err := h.open()
-	if err != nil {
-		return service.Status{}, err
-	}
-	digest := d.Digest
-	if len(d.Module) > 0 {
-		digest = service.DigestOf(d.Module)
-	}
-	defer c.catalog.Hold(digest)()
-	if err := c.catalog.MayPut(digest, int64(len(d.Module))); len(d.Module) > 0 && err != nil {
-		return service.Status{}, err
-	}
-	spec := service.Spec{
-		Service: d.Service, Module: digest,
-		Limits: d.Limits.Over(h.opt.Limits), Settings: d.Settings.Over(h.opt.Settings),
-	}
-	if err := cmp.Or(spec.Validate(), h.opt.Budget.Fits(spec.Limits)); err != nil {
-		return service.Status{}, err
-	}
-	progress := func(registry.Stage, int64, int64) {}
-	if d.Progress != nil {
-		progress = func(stage registry.Stage, done, total int64) {
-			d.Progress(service.Progress{Stage: string(stage), Done: done, Total: total})
+	var before abi.Manifest
+	if c, err := h.open(); err == nil {
+		if old, err := c.registry.Get(d.Service); err == nil {
+			before = old.Status().Manifest
 		}
 	}
-	var before abi.Manifest
-	if old, err := c.registry.Get(d.Service); err == nil {
-		before = old.Status().Manifest
-	}
 	begun := time.Now()
-	svc, err := c.registry.Deploy(ctx, spec, d.Module, progress)
-	about := []any{"service", string(d.Service), "module", digest, "took", time.Since(begun).Round(time.Millisecond)}
+	c, svc, shown, err := h.deploy(ctx, &d, false)
+	about := []any{"service", string(d.Service), "module", d.Digest, "took",
+		time.Since(begun).Round(time.Millisecond)}
 	if err != nil {
-		h.opt.Logger.Warn("a deployment failed", append(about, "error", err)...)
+		if c != nil {
+			h.opt.Logger.Warn("a deployment failed", append(about, "error", err)...)
+		}
 		return service.Status{}, err
 	}
 	st := h.status(c, svc)
 	h.opt.Logger.Info("a service was deployed", append(about, "shards", len(st.Shards), "position", uint64(st.Head))...)
-	st.Warnings = service.ChangedEvents(before, st.Manifest)
-	for _, w := range st.Warnings {
+	st.Verification = shown
+	for _, w := range service.ChangedEvents(before, st.Manifest) {
+		st.Warnings = append(st.Warnings, w)
 		h.opt.Logger.Warn("a deployment changes the schema of stored events", "service", string(d.Service), "change", w)
 	}
+	if w := shown.Warning(); w != "" {
+		st.Warnings = append(st.Warnings, w)
+		h.opt.Logger.Warn("a deployed module makes other states of the same events", "service", string(d.Service),
+			"difference", w)
+	}
 	return st, nil
+}
+
+// Verify does everything that Deploy does before the service is changed, and changes nothing: it builds the
+// module, and verifies it against the service's log. An error is the one with which Deploy would refuse the
+// module. A service without a log accepts every good module.
+func (h *Host) Verify(ctx context.Context, d service.Deployment) (service.Verification, error) {
+	_, _, shown, err := h.deploy(ctx, &d, true)
+	if err != nil {
+		return service.Verification{}, err
+	}
+	return *shown, nil
+}
+
+// deploy checks a deployment and makes it, or only verifies it. It sets the digest. The core is nil if the
+// deployment was refused before it began.
+func (h *Host) deploy(
+	ctx context.Context, d *service.Deployment, dry bool,
+) (*core, *registry.Service, *service.Verification, error) {
+	refused := func(err error) (*core, *registry.Service, *service.Verification, error) { return nil, nil, nil, err }
+	if _, err := service.ParseName(string(d.Service)); err != nil {
+		return refused(err)
+	}
+	if err := d.Verify.Validate(); err != nil {
+		return refused(err)
+	}
+	c, err := h.open()
+	if err != nil {
+		return refused(err)
+	}
+	if len(d.Module) > 0 {
+		d.Digest = service.DigestOf(d.Module)
+	}
+	defer c.catalog.Hold(d.Digest)()
+	if err := c.catalog.MayPut(d.Digest, int64(len(d.Module))); len(d.Module) > 0 && err != nil {
+		return refused(err)
+	}
+	spec := service.Spec{
+		Service: d.Service, Module: d.Digest,
+		Limits: d.Limits.Over(h.opt.Limits), Settings: d.Settings.Over(h.opt.Settings),
+	}
+	if err := cmp.Or(spec.Validate(), h.opt.Budget.Fits(spec.Limits)); err != nil {
+		return refused(err)
+	}
+	r := registry.Request{Spec: spec, Module: d.Module, DryRun: dry, Verify: d.Verify.Over(h.opt.Verify).WithDefaults()}
+	if d.Progress != nil {
+		r.Progress = func(stage registry.Stage, done, total int64) {
+			d.Progress(service.Progress{Stage: string(stage), Done: done, Total: total})
+		}
+	}
+	svc, shown, err := c.registry.Deploy(ctx, r)
+	return c, svc, shown, err
 }
 
 // Delete stops a service. Commands that it has accepted may run for Options.DrainTime. Its log is kept and

@@ -77,7 +77,7 @@ func TestAnEntityThatWasWrittenComesBack(t *testing.T) {
 // used. Other entities of the service are served meanwhile.
 func TestABrokenEntityCostsLittle(t *testing.T) {
 	t.Parallel()
-	h := hosttest.New(t)
+	h := hosttest.New(t, unverified)
 	h.MustDeploy("tally", weakly("1", testguest.Weaknesses{}))
 	const events = 500
 	for range events {

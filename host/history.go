@@ -55,5 +55,5 @@ func (h *Host) Rollback(ctx context.Context, r service.Rollback) (service.Status
 				"again, and then roll back"}
 	}
 	return h.Deploy(ctx, service.Deployment{Service: r.Service, Digest: to.Module, Limits: to.Limits,
-		Settings: to.Settings, Progress: r.Progress})
+		Settings: to.Settings, Verify: r.Verify, Progress: r.Progress})
 }

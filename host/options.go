@@ -80,6 +80,9 @@ type Options struct {
 	// DrainTime is how long accepted commands may still run when a deployment replaces their module or their
 	// service is deleted. Default 10 s.
 	DrainTime time.Duration
+	// Verify says how modules are verified before they take over, where a deployment does not. Zero fields have
+	// the defaults of [service.Verify.WithDefaults].
+	Verify service.Verify
 	// OpenTime is how long the new module of a deployment may take to open snapshots of entities whose events
 	// are deleted. This happens before anything is changed. Default 10 s.
 	OpenTime time.Duration

@@ -34,7 +34,7 @@ func quarantined(t *testing.T, h *hosttest.Host) (keys []service.Key) {
 // fails again. A module that mends it begins with an empty list. Neither makes the host unready.
 func TestQuarantine(t *testing.T) {
 	t.Parallel()
-	h := hosttest.New(t)
+	h := hosttest.New(t, unverified)
 	h.MustDeploy("tally", weakly("1", testguest.Weaknesses{}))
 	for key, n := range map[service.Key]int{"c": 4, "a/1": 3, "b": 5, "short": 2} {
 		for range n {

@@ -17,6 +17,9 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
+// unverified makes a host deploy modules that cannot read what is in the log.
+func unverified(o *host.Options) { o.Verify.Mode = service.VerifyNone }
+
 // ofSchema is the manifest of a build of the counter with a state schema.
 func ofSchema(version string, schema uint32) []byte {
 	m := testguest.CounterManifest("tally")
@@ -230,9 +233,9 @@ func TestADeploymentDuringARetention(t *testing.T) {
 }
 
 // tallies is a host that promises no answers, and deploys modules as a tally with a snapshot after each
-// event.
+// event. It does not verify them, so that they may be unable.
 func tallies(t *testing.T) (h *hosttest.Host, deploy func(module []byte)) {
-	h = hosttest.New(t, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
+	h = hosttest.New(t, unverified, func(o *host.Options) { o.Journal.AnswerWindow = time.Nanosecond })
 	return h, func(module []byte) {
 		t.Helper()
 		_, err := h.Deploy(t.Context(), service.Deployment{Service: "tally", Module: module,
@@ -282,7 +285,7 @@ func TestARetentionTrustsNoOtherBuild(t *testing.T) {
 // A module has limited time to open snapshots. Snapshots that it has not reached are no reason to refuse it;
 // those it has opened are.
 func TestSnapshotsAreOpenedForAWhile(t *testing.T) { // not beside others, as it measures time
-	h := hosttest.New(t, func(o *host.Options) {
+	h := hosttest.New(t, unverified, func(o *host.Options) {
 		o.Journal.AnswerWindow = time.Nanosecond
 		o.OpenTime = 50 * time.Millisecond
 	})

@@ -65,7 +65,7 @@ func (c *Client) lines(ctx context.Context, r request, told *told) (line, error)
 		switch {
 		case l.Problem != nil:
 			return line{}, l.Problem.Err()
-		case l.Service != nil || l.Module != nil:
+		case l.Service != nil || l.Module != nil || l.Verification != nil:
 			return l, nil
 		case l.Progress != nil:
 			told.tell(*l.Progress)
@@ -74,27 +74,56 @@ func (c *Client) lines(ctx context.Context, r request, told *told) (line, error)
 }
 
 // Deploy makes a module a service, or swaps the module of a running one, and
-// returns when it runs. Progress is as that of Upload.
+// returns when it runs. Progress is as that of Upload. Of d.Verify, the mode, the timeout and RequireSame are
+// sent; the other bounds are the host's own.
 func (c *Client) Deploy(ctx context.Context, d service.Deployment) (service.Status, error) {
 	told := tell(d.Progress)
 	defer told.end()
-	var r request
 	if len(d.Module) > 0 {
-		query, err := deploymentQuery(d.Limits, d.Settings)
+		r, err := deployRequest(&d, told)
 		if err != nil {
 			return service.Status{}, err
 		}
-		r.method, r.path, r.query = http.MethodPost, servicePath(d.Service, "/deployments"), query
-		r.header, r.body, r.length = contentType(api.ContentWasm), told.counted(d.Module), int64(len(d.Module))
-	} else {
-		text, err := json.Marshal(api.Deployment{Module: d.Digest, Limits: d.Limits, Settings: d.Settings})
-		if err != nil {
-			return service.Status{}, service.Errorf(service.KindInvalid, "deployment: %w", err)
-		}
-		r.method, r.path = http.MethodPut, servicePath(d.Service, "")
-		r.header, r.body, r.length = contentType(api.ContentJSON), body(text), int64(len(text))
+		return c.deployed(ctx, r, told)
 	}
-	return c.deployed(ctx, r, told)
+	text, err := json.Marshal(api.Deployment{Module: d.Digest, Limits: d.Limits, Settings: d.Settings,
+		Verify: api.VerifyOf(d.Verify)})
+	if err != nil {
+		return service.Status{}, service.Errorf(service.KindInvalid, "deployment: %w", err)
+	}
+	return c.deployed(ctx, request{
+		method: http.MethodPut, path: servicePath(d.Service, ""), header: contentType(api.ContentJSON),
+		body: body(text), length: int64(len(text)),
+	}, told)
+}
+
+// deployRequest is a deployment with the bytes of a module.
+func deployRequest(d *service.Deployment, told *told) (request, error) {
+	query, err := deploymentQuery(d)
+	return request{
+		method: http.MethodPost, path: servicePath(d.Service, "/deployments"), query: query,
+		header: contentType(api.ContentWasm), body: told.counted(d.Module), length: int64(len(d.Module)),
+	}, err
+}
+
+// Verify verifies a module, whose bytes are in d, against the log of a service, as a deployment does, and
+// changes nothing. An error is the one with which the deployment would be refused.
+func (c *Client) Verify(ctx context.Context, d service.Deployment) (service.Verification, error) {
+	told := tell(d.Progress)
+	defer told.end()
+	r, err := deployRequest(&d, told)
+	if err != nil {
+		return service.Verification{}, err
+	}
+	r.query.Set("dry_run", "true")
+	last, err := c.lines(ctx, r, told)
+	if err != nil {
+		return service.Verification{}, err
+	}
+	if last.Verification == nil {
+		return service.Verification{}, c.garbled(errors.New("the last line is of something else"), false)
+	}
+	return *last.Verification, nil
 }
 
 // deployed makes a request that deploys, and returns the service that runs then.
@@ -120,7 +149,7 @@ func (c *Client) OpenAPI(ctx context.Context, name service.Name) ([]byte, error)
 func (c *Client) Rollback(ctx context.Context, r service.Rollback) (service.Status, error) {
 	told := tell(r.Progress)
 	defer told.end()
-	text, err := json.Marshal(api.Rollback{To: r.To})
+	text, err := json.Marshal(api.Rollback{To: r.To, Verify: api.VerifyOf(r.Verify)})
 	if err != nil {
 		return service.Status{}, service.Errorf(service.KindInvalid, "rollback: %w", err)
 	}
@@ -147,11 +176,11 @@ func (c *Client) Deployments(
 	return p, err
 }
 
-// deploymentQuery encodes limits and settings as the parameters of a deployment. They have the names of the
-// JSON members.
-func deploymentQuery(l service.Limits, s service.Settings) (url.Values, error) {
+// deploymentQuery encodes limits, settings and how to verify as the parameters of a deployment. They have the
+// names of the JSON members.
+func deploymentQuery(d *service.Deployment) (url.Values, error) {
 	query := url.Values{}
-	for _, v := range []any{l, s} {
+	for _, v := range []any{d.Limits, d.Settings, api.VerifyOf(d.Verify)} {
 		text, err := json.Marshal(v)
 		if err != nil {
 			return nil, service.Errorf(service.KindInvalid, "deployment: %w", err)

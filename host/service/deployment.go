@@ -12,6 +12,8 @@ type Deployment struct {
 	// Limits and Settings of the service. Zero fields are the host's own.
 	Limits   Limits
 	Settings Settings
+	// Verify says how the module is verified against the service's log. Zero fields are the host's own.
+	Verify Verify
 	// Progress, if not nil, hears how the deployment goes on, one call at a time, until
 	// the deployment returns. It must not block for long.
 	Progress func(Progress)
@@ -25,6 +27,8 @@ type DeploymentEntry struct {
 	Spec
 	ModuleVersion string `json:"version,omitempty"`      // that the module's author gave it, if known
 	StateSchema   uint32 `json:"state_schema,omitempty"` // of its snapshots; 0: none, or unknown
+	// Verification is what the verification of the module has shown; nil if it was recorded without one.
+	Verification *Verification `json:"verification,omitempty"`
 	// Stopped is when the service was stopped, if that ended this deployment. Otherwise the next one did.
 	Stopped time.Time `json:"stopped,omitzero"`
 	Current bool      `json:"current"` // the service runs it
@@ -44,6 +48,7 @@ type Rollback struct {
 	// To is the number of the deployment. 0 means the newest one with another module, or other limits or
 	// settings, than the last one. So rolling back twice restores what was there.
 	To       Version
+	Verify   Verify         // as in [Deployment]
 	Progress func(Progress) // as in [Deployment]
 }
 
@@ -51,7 +56,7 @@ type Rollback struct {
 // backup or a restore.
 type Progress struct {
 	// Stage names what is being done. Those of a deployment are verifying, rewriting,
-	// compiling, initialising, describing, storing, draining and ready, in this order. An
+	// compiling, initialising, describing, replaying, re-executing, storing, draining and ready, in this order. An
 	// upload ends with storing. A client that sends a module reports uploading before
 	// these, in bytes.
 	Stage string `json:"stage"`

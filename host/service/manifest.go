@@ -307,6 +307,16 @@ func (x *ManifestIndex) Query(t Type) (uint16, bool) { n, ok := x.queries[t]; re
 // Event finds an event's number by its name or one of its older names.
 func (x *ManifestIndex) Event(name string) (uint16, bool) { return x.stored.Event(name) }
 
+// ReadAs is Event for what the module makes of an event: an old type counts as the type that it is upcast to
+// in the end.
+func (x *ManifestIndex) ReadAs(name string) (uint16, bool) {
+	n, ok := x.Event(name)
+	for ok && x.manifest.Events[n].UpcastTo != "" { // ParseManifest has checked that each way ends
+		n, ok = x.Event(x.manifest.Events[n].UpcastTo)
+	}
+	return n, ok
+}
+
 // EventName is the present name of an event's number; false if the manifest has no such number.
 func (x *ManifestIndex) EventName(n uint16) (string, bool) {
 	if int(n) >= len(x.manifest.Events) {

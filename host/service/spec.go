@@ -83,6 +83,9 @@ type Status struct {
 
 	// Warnings are about the deployment that this status answers; see [ChangedEvents]. Later ones have none.
 	Warnings []string `json:"warnings,omitempty"`
+	// Verification is what the verification of the deployment that this status answers has shown. Later ones
+	// have none, nor has the answer to a deployment of what ran already.
+	Verification *Verification `json:"verification,omitempty"`
 }
 
 // ResourceUsage is how much of one of the host's resources is in use.

@@ -62,6 +62,7 @@ type cli struct {
 
 	Serve       serveCmd       `cmd:"" help:"Run a host."`
 	Deploy      deployCmd      `cmd:"" help:"Upload a module and run it as a service, or replace the module of a service."`
+	Check       checkCmd       `cmd:"" help:"Say whether a module would be deployed, and verify it against the log of a service."`
 	Deployments deploymentsCmd `cmd:"" help:"Show the history of a service: which modules it ran, since when, and with which limits."`
 	Rollback    rollbackCmd    `cmd:"" help:"Deploy an earlier deployment of a service again, with its module, limits and settings."`
 	Quarantine  quarantineCmd  `cmd:"" help:"List the entities of a service that its module cannot bring back from their events."`
@@ -98,7 +99,11 @@ type helpWanted struct{}
 // parse finds the command to run; nil if only help was to be printed.
 func parse(e *env, args []string) (run func() error, err error) {
 	var c cli
-	vars := kong.Vars{"snapshot_every": strconv.Itoa(service.Settings{}.WithDefaults().SnapshotEvery)}
+	vars := kong.Vars{"snapshot_every": strconv.Itoa(service.Settings{}.WithDefaults().SnapshotEvery),
+		"verify_entities":     strconv.Itoa(service.DefaultVerifyEntities),
+		"verify_time":         service.DefaultVerifyTime.String(),
+		"verify_commands":     strconv.Itoa(service.DefaultVerifyCommands),
+		"verify_command_time": service.DefaultVerifyCommandTime.String()}
 	defer func() {
 		if p := recover(); p != nil {
 			if _, ok := p.(helpWanted); !ok {

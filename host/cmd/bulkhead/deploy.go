@@ -15,6 +15,7 @@ type deployCmd struct {
 	KeepNaN bool       `name:"keep-nan" help:"Keep the bits of NaN values as the processor makes them. Float arithmetic is faster, but results may differ between kinds of machines."`
 	Limits  limitFlags `embed:"" prefix:"limit-" group:"Limits of the service"`
 
+	Verify verifyFlags `embed:"" group:"Verification"`
 	Remote remoteFlags `embed:"" group:"Host"`
 }
 
@@ -49,6 +50,7 @@ func (c *deployCmd) Run(e *env) error {
 		Service: service.Name(m.Manifest.Service), Digest: m.Digest, Limits: c.Limits.limits(),
 		Settings: service.Settings{Shards: c.Shards, OmitCommandData: c.NoData, SnapshotEvery: c.Every,
 			KeepNaN: c.KeepNaN},
+		Verify: c.Verify.verify(),
 		Progress: func(p service.Progress) {
 			if stages[p.Stage] { // the deployment repeats stages of the upload, mostly from stored results
 				bar.at("starting "+m.Manifest.Service, 0, 0, countUnit)

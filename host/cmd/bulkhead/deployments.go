@@ -39,13 +39,13 @@ func (c *deploymentsCmd) Run(e *env) error {
 
 func printDeployments(w io.Writer, page *service.DeploymentPage) {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "NUMBER\tTIME\tMODULE\tVERSION\tSHARDS\tMEMORY\tSTATE")
+	fmt.Fprintln(table, "NUMBER\tTIME\tMODULE\tVERSION\tSHARDS\tMEMORY\tVERIFIED\tSTATE")
 	for i := range page.Deployments {
 		d := &page.Deployments[i]
 		limits := d.Limits.WithDefaults()
-		fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%d\t%s\t%s\n", d.Number, d.Time.Format(time.RFC3339),
+		fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", d.Number, d.Time.Format(time.RFC3339),
 			shortDigest(d.Module), safetext.Text(cmp.Or(d.ModuleVersion, "-")), d.Settings.WithDefaults().Shards,
-			size(limits.MemoryBytes), deploymentState(d))
+			size(limits.MemoryBytes), verifiedText(d.Verification), deploymentState(d))
 	}
 	table.Flush()
 	if page.Before > 0 {
@@ -68,11 +68,33 @@ func deploymentState(d *service.DeploymentEntry) string {
 	return state
 }
 
+// verifiedText says in a few words what a verification has shown.
+func verifiedText(v *service.Verification) string {
+	switch {
+	case v != nil && v.Mode == service.VerifyNone:
+		return "none"
+	case v == nil || v.Entities == 0: // the log had none
+		return "-"
+	}
+	text := fmt.Sprintf("%d entities", v.Entities)
+	if v.Mode == service.VerifyAll {
+		text = fmt.Sprintf("all %d entities", v.Entities)
+	}
+	if n := v.Commands.Same + v.Commands.Different; n > 0 {
+		text += fmt.Sprintf(", %d of %d commands the same", v.Commands.Same, n)
+	}
+	if v.States.Different > 0 {
+		text += fmt.Sprintf(", %d states differ", v.States.Different)
+	}
+	return text
+}
+
 // rollbackCmd deploys an earlier deployment again.
 type rollbackCmd struct {
 	Service nameArg `arg:"" help:"The service."`
 	To      uint64  `placeholder:"N" help:"Number of the deployment, as the command deployments shows it. Default: the newest one with another module, or other limits or settings, than the last one."`
 
+	Verify verifyFlags `embed:"" group:"Verification"`
 	Remote remoteFlags `embed:"" group:"Host"`
 }
 
@@ -84,7 +106,7 @@ func (c *rollbackCmd) Run(e *env) error {
 	bar := e.progress()
 	defer bar.done()
 	s, err := cl.Rollback(e.ctx, service.Rollback{
-		Service: service.Name(c.Service), To: service.Version(c.To),
+		Service: service.Name(c.Service), To: service.Version(c.To), Verify: c.Verify.verify(),
 		Progress: func(p service.Progress) { bar.at(p.Stage, p.Done, p.Total, countUnit) },
 	})
 	if err != nil {
@@ -103,5 +125,8 @@ func printDeployed(e *env, s *service.Status) {
 	e.print(api.ServiceOf(*s), func(w io.Writer) {
 		fmt.Fprintf(w, "%s runs %s with %d shards, at position %d\n", safetext.Text(string(s.Spec.Service)),
 			s.Spec.Module, len(s.Shards), s.Head)
+		if v := s.Verification; v != nil && v.Mode != service.VerifyNone && v.Entities > 0 {
+			fmt.Fprintf(w, "verified: %s\n", verifiedText(v))
+		}
 	})
 }

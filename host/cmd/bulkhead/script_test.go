@@ -21,6 +21,7 @@ import (
 
 	"github.com/bulkhead-wasm/bulkhead/host"
 	"github.com/bulkhead-wasm/bulkhead/host/hosttest"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/testguest"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
 	"github.com/bulkhead-wasm/bulkhead/internal/prove"
 	"github.com/bulkhead-wasm/bulkhead/internal/raced"
@@ -47,6 +48,15 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			address := hosttest.Address(t)
 			env.Setenv("GUESTS", guests)
+			for name, weak := range map[string]testguest.Weaknesses{"tally.wasm": {}, "next.wasm": {},
+				"weak.wasm": {FaultAt: 2}, "double.wasm": {Step: 2}} {
+				m := testguest.CounterManifest("tally")
+				m.Version = name
+				module := testguest.CounterOf(m.AppendJSON(nil), weak, nil)
+				if err := os.WriteFile(filepath.Join(env.WorkDir, name), module, 0o600); err != nil {
+					return err
+				}
+			}
 			env.Setenv("ADDRESS", address)
 			env.Setenv("BULKHEAD_LISTEN", address)
 			env.Setenv("BULKHEAD_LIMIT_COMPILE_TIME", "10m") // under the race detector, beside other tests

@@ -46,14 +46,25 @@ type serveCmd struct {
 	ModuleKeep    time.Duration `name:"module-keep" default:"24h" placeholder:"TIME" help:"How long a module stays on disk after no service refers to it any more. 0 keeps it forever. Default ${default}."`
 	ModuleHistory int           `name:"module-history" default:"10" placeholder:"N" help:"Number of different earlier modules of each service that stay on disk, so that the service can be rolled back to them. At least 1. Default ${default}."`
 
-	Limits  limitFlags   `embed:"" prefix:"limit-" group:"Limits of services that are deployed without limits of their own (a service keeps its limits until it is deployed again; 0 is the default)"`
-	Start   startFlags   `embed:"" prefix:"start-" group:"Starts of services (0 is the default)"`
-	Ceiling ceilingFlags `embed:"" prefix:"max-" group:"Ceilings for the limits of all deployments (a service that was deployed with a higher limit does not start; 0 is the default)"`
-	Budget  budgetFlags  `embed:"" group:"Budget that all services and connections share (0 is the default)"`
-	Gateway gatewayFlags `embed:"" group:"Limits of the gateway (0 is the default)"`
-	Compile compileFlags `embed:"" group:"Limits of compiling modules (0 is the default)"`
-	Reading readFlags    `embed:"" group:"Limits of reading logs (0 is the default)"`
-	Journal journalFlags `embed:"" prefix:"journal-" group:"Limits of the journal (0 is the default)"`
+	Limits  limitFlags       `embed:"" prefix:"limit-" group:"Limits of services that are deployed without limits of their own (a service keeps its limits until it is deployed again; 0 is the default)"`
+	Verify  serveVerifyFlags `embed:"" group:"Verification of modules before they take over (0 is the default)"`
+	Start   startFlags       `embed:"" prefix:"start-" group:"Starts of services (0 is the default)"`
+	Ceiling ceilingFlags     `embed:"" prefix:"max-" group:"Ceilings for the limits of all deployments (a service that was deployed with a higher limit does not start; 0 is the default)"`
+	Budget  budgetFlags      `embed:"" group:"Budget that all services and connections share (0 is the default)"`
+	Gateway gatewayFlags     `embed:"" group:"Limits of the gateway (0 is the default)"`
+	Compile compileFlags     `embed:"" group:"Limits of compiling modules (0 is the default)"`
+	Reading readFlags        `embed:"" group:"Limits of reading logs (0 is the default)"`
+	Journal journalFlags     `embed:"" prefix:"journal-" group:"Limits of the journal (0 is the default)"`
+}
+
+// serveVerifyFlags say how modules are verified where a deployment does not.
+type serveVerifyFlags struct {
+	Mode        string        `name:"verify" enum:"all,sample,none" default:"sample" placeholder:"MODE" help:"Entities of the log that a new module replays before it takes over: all, a sample that has every type of event, or none. Default ${default}."`
+	Entities    int           `name:"verify-entities" placeholder:"N" help:"Maximum number of entities of a sample, beyond those that are needed to have every type of event. Default ${verify_entities}."`
+	Time        time.Duration `name:"verify-time" placeholder:"DURATION" help:"Maximum time for the entities of a sample, beyond those that are needed to have every type of event. Default ${verify_time}."`
+	Commands    int           `name:"verify-commands" placeholder:"N" help:"Maximum number of recorded commands that a new module runs again. Default ${verify_commands}."`
+	CommandTime time.Duration `name:"verify-command-time" placeholder:"DURATION" help:"Maximum time for recorded commands that a new module runs again. Default ${verify_command_time}."`
+	Timeout     time.Duration `name:"verify-timeout" placeholder:"DURATION" help:"Maximum time of a verification. If the entities that must be replayed were not replayed by then, the module is refused. Default: a minute, and an hour with --verify all."`
 }
 
 // served is a report of serve, one per line, with --json.
@@ -160,6 +171,8 @@ func (c *serveCmd) host(logger *slog.Logger) (o host.Options) {
 	o.Ceiling = c.Ceiling.ceiling()
 	o.ModuleKeep = cmp.Or(c.ModuleKeep, -1)
 	o.ModuleHistory = max(c.ModuleHistory, 1)
+	o.Verify = service.Verify{Mode: service.VerifyMode(c.Verify.Mode), Entities: c.Verify.Entities, Time: c.Verify.Time,
+		Commands: c.Verify.Commands, CommandTime: c.Verify.CommandTime, Timeout: c.Verify.Timeout}
 	o.Budget.Readers = c.Reading.Readers
 	o.MaxWaitingReaders = c.Reading.Waiting
 	o.RecentEventBytes = int64(c.Reading.Recent)

@@ -2,7 +2,9 @@ package api
 
 import (
 	"maps"
+	"math"
 	"slices"
+	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/abi"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
@@ -65,11 +67,37 @@ type Deployment struct {
 	Module   service.Digest   `json:"module"`
 	Limits   service.Limits   `json:"limits,omitzero"`
 	Settings service.Settings `json:"settings,omitzero"`
+	Verify
+}
+
+// Verify says how the module of a deployment is verified against the log of its service. Missing members have
+// their defaults.
+type Verify struct {
+	Mode        string `json:"verify,omitempty"` // all, sample or none
+	TimeoutMS   int64  `json:"verify_timeout_ms,omitempty"`
+	RequireSame bool   `json:"require_same,omitempty"`
+}
+
+// VerifyOf is what the wire has of v.
+func VerifyOf(v service.Verify) Verify {
+	return Verify{Mode: string(v.Mode), TimeoutMS: v.Timeout.Milliseconds(), RequireSame: v.RequireSame}
+}
+
+// Value is v as the host takes it. Errors are of KindInvalid.
+func (v Verify) Value() (service.Verify, error) {
+	out := service.Verify{Mode: service.VerifyMode(v.Mode), RequireSame: v.RequireSame}
+	const most = int64(math.MaxInt64 / time.Millisecond)
+	if v.TimeoutMS < 0 || v.TimeoutMS > most {
+		return out, service.Errorf(service.KindInvalid, "verify_timeout_ms is %d; it may be 0 to %d", v.TimeoutMS, most)
+	}
+	out.Timeout = time.Duration(v.TimeoutMS) * time.Millisecond
+	return out, out.Validate()
 }
 
 // Rollback is the body of POST /v1/services/{service}/rollback: which earlier deployment to deploy again.
 type Rollback struct {
 	To service.Version `json:"to,omitempty"` // its number; 0: the newest that differs from the last one
+	Verify
 }
 
 // Service describes a service and its present status.
@@ -121,11 +149,17 @@ type UploadLine struct {
 }
 
 // DeployLine is one line of a deployment that streams its progress. Exactly one
-// member is set; the last line has Service or Problem.
+// member is set; the last line has Service or Problem, or, of a dry run, Verification.
 type DeployLine struct {
-	Progress *service.Progress `json:"progress,omitempty"`
-	Service  *Service          `json:"service,omitempty"`
-	Problem  *Problem          `json:"problem,omitempty"`
+	Progress     *service.Progress     `json:"progress,omitempty"`
+	Service      *Service              `json:"service,omitempty"`
+	Verification *service.Verification `json:"verification,omitempty"`
+	Problem      *Problem              `json:"problem,omitempty"`
+}
+
+// DryRun is the answer to a deployment that was only verified.
+type DryRun struct {
+	Verification service.Verification `json:"verification"`
 }
 
 // Health is the answer of /healthz.

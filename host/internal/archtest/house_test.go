@@ -171,6 +171,9 @@ var house = []room{
 	{path: "host/internal/scratch", layer: "parts",
 		may: []string{"host/internal/apply", "host/service", "journal", "journal/commitlog"},
 		why: "shows what a module makes of a log, and has no way to write to one; which sandbox it uses is a seam"},
+	{path: "host/internal/gate", layer: "engine",
+		may: []string{"host/internal/scratch", "host/service", "journal", "journal/commitlog"},
+		why: "judges a module by a log; building and swapping modules is not its business"},
 	{path: "host/internal/engine", layer: "engine", may: []string{"host/internal/apply", "host/service", "host/budget",
 		"host/internal/schema", "abi", "journal", "journal/commitlog", "host/internal/lifecycle"},
 		why: "the order of call, append, sync, publish, reply is tested with fakes, so guest and log are seams and " +
@@ -182,7 +185,8 @@ var house = []room{
 	{path: "host/internal/registry", layer: "registry",
 		may: []string{"host/service", "host/budget", "abi", "journal", "host/internal/lifecycle",
 			"host/internal/latency", "host/internal/engine", "host/internal/fair", "host/internal/stream",
-			"host/internal/sandbox", "host/internal/sandbox/compile", "host/internal/catalog"},
+			"host/internal/sandbox", "host/internal/sandbox/compile", "host/internal/catalog", "host/internal/gate",
+			"host/internal/scratch"},
 		why: "keeps the set of services running; how requests come in is not its business"},
 	{path: "host/internal/router", layer: "routes", may: []string{"host/service"},
 		why: "senders know names and keys; where a service runs may change without their knowing, so they meet it by " +

@@ -31,6 +31,8 @@ const (
 type deployment struct {
 	service.Spec
 	Facts
+	// Verification is what the verification of the module has shown; nil in records of a start.
+	Verification *service.Verification `json:"verification,omitempty"`
 }
 
 // Facts are what the host learnt about a module when it deployed or started it. They are part of
@@ -159,12 +161,13 @@ func (c *Catalog) Specs() []service.Spec {
 	return all
 }
 
-// Deploy records that a service shall run according to spec, and what is known about its module.
+// Deploy records that a service shall run according to spec, what is known about its module, and what its
+// verification has shown.
 // When it returns nil, the deployment is on disk. After an error of kind KindUnknown it may be.
-func (c *Catalog) Deploy(ctx context.Context, spec service.Spec, known Facts) error {
+func (c *Catalog) Deploy(ctx context.Context, spec service.Spec, known Facts, shown *service.Verification) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.deploy(ctx, spec, known)
+	return c.deploy(ctx, spec, known, shown)
 }
 
 // Started records what is known about the module of a deployed service after its start. It does
@@ -177,12 +180,12 @@ func (c *Catalog) Started(ctx context.Context, spec service.Spec, known Facts) e
 	if !ok || old.Spec != spec || old.Facts.same(&known) {
 		return nil
 	}
-	return c.deploy(ctx, spec, known)
+	return c.deploy(ctx, spec, known, nil)
 }
 
 // deploy records a deployment. The caller holds mu.
-func (c *Catalog) deploy(ctx context.Context, spec service.Spec, known Facts) error {
-	data, err := json.Marshal(deployment{spec, known})
+func (c *Catalog) deploy(ctx context.Context, spec service.Spec, known Facts, shown *service.Verification) error {
+	data, err := json.Marshal(deployment{spec, known, shown.Brief()})
 	if err != nil {
 		return service.Errorf(service.KindInternal, "encode deployment: %w", err)
 	}

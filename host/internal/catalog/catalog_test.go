@@ -47,7 +47,7 @@ func TestDeploymentsAreTheFoldOfTheirEvents(t *testing.T) {
 	c, j := open(t, dir, disk)
 	deploy := func(name service.Name, first byte) {
 		if err := c.Deploy(t.Context(), service.Spec{Service: name, Module: service.Digest{first}}.WithDefaults(),
-			Facts{Tariff: int(first)}); err != nil {
+			Facts{Tariff: int(first)}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -95,7 +95,7 @@ func TestATariffIsRecordedWhenItChanges(t *testing.T) {
 	dir, disk := t.TempDir(), journaltest.NewMemory()
 	c, j := open(t, dir, disk)
 	bank := service.Spec{Service: "bank", Module: service.Digest{1}}.WithDefaults()
-	if err := c.Deploy(t.Context(), bank, Facts{Tariff: 1}); err != nil {
+	if err := c.Deploy(t.Context(), bank, Facts{Tariff: 1}, nil); err != nil {
 		t.Fatal(err)
 	}
 	replaced := bank
@@ -130,7 +130,7 @@ func TestFactsAreKept(t *testing.T) {
 	disk := journaltest.NewMemory()
 	c, j := open(t, t.TempDir(), disk)
 	want := Facts{Tariff: 2, Start: 3 * time.Second, Encoding: "text/plain", StateSchema: 7, KeptFrom: 5}
-	if err := c.Deploy(t.Context(), service.Spec{Service: "bank"}.WithDefaults(), want); err != nil {
+	if err := c.Deploy(t.Context(), service.Spec{Service: "bank"}.WithDefaults(), want, nil); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
@@ -146,7 +146,7 @@ func TestFactsAreKept(t *testing.T) {
 	}
 	// Facts that an earlier version did not record are recorded after the start.
 	bank := service.Spec{Service: "bank", Module: service.Digest{2}}.WithDefaults()
-	if err := c.Deploy(t.Context(), bank, Facts{Tariff: 2}); err != nil {
+	if err := c.Deploy(t.Context(), bank, Facts{Tariff: 2}, nil); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
@@ -166,7 +166,7 @@ func TestADeploymentThatIsNotOnDiskDoesNotCount(t *testing.T) {
 	disk := journaltest.NewMemory()
 	c, j := open(t, t.TempDir(), disk)
 	disk.FailAt(1)
-	err := c.Deploy(t.Context(), service.Spec{Service: "bank"}.WithDefaults(), Facts{Tariff: 1})
+	err := c.Deploy(t.Context(), service.Spec{Service: "bank"}.WithDefaults(), Facts{Tariff: 1}, nil)
 	if k := service.KindOf(err); k != service.KindUnknown && k != service.KindUnavailable {
 		t.Errorf("deploying on a broken disk: %v", err)
 	}

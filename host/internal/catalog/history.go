@@ -81,7 +81,7 @@ func (f *historyFold) next(e *journal.Event) (done *service.DeploymentEntry, err
 	}
 	done = f.last
 	f.last = &service.DeploymentEntry{Number: e.Version, Time: timeOf(e), Spec: d.Spec, ModuleVersion: d.ModuleVersion,
-		StateSchema: d.StateSchema}
+		StateSchema: d.StateSchema, Verification: d.Verification}
 	return done, nil
 }
 

@@ -40,12 +40,12 @@ func TestHistory(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	must(c.Deploy(ctx, spec(1), Facts{Tariff: 1}))
+	must(c.Deploy(ctx, spec(1), Facts{Tariff: 1}, nil))
 	must(c.Started(ctx, spec(1), Facts{Tariff: 2, ModuleVersion: "one"})) // record 2
-	must(c.Deploy(ctx, service.Spec{Service: "other", Module: service.Digest{9}}.WithDefaults(), Facts{}))
-	must(c.Deploy(ctx, spec(2), Facts{ModuleVersion: "two"}))
+	must(c.Deploy(ctx, service.Spec{Service: "other", Module: service.Digest{9}}.WithDefaults(), Facts{}, nil))
+	must(c.Deploy(ctx, spec(2), Facts{ModuleVersion: "two"}, nil))
 	must(c.Delete(ctx, "bank")) // record 4
-	must(c.Deploy(ctx, spec(2), Facts{ModuleVersion: "two"}))
+	must(c.Deploy(ctx, spec(2), Facts{ModuleVersion: "two"}, nil))
 	page := func(before service.Version, limit int, more bool, want ...string) {
 		t.Helper()
 		got, was, err := c.History(ctx, "bank", before, limit)
@@ -87,7 +87,7 @@ func TestEntryOnALaterPage(t *testing.T) {
 			m = 1
 		}
 		spec := service.Spec{Service: "bank", Module: service.Digest{m}}.WithDefaults()
-		if err := c.Deploy(t.Context(), spec, Facts{}); err != nil {
+		if err := c.Deploy(t.Context(), spec, Facts{}, nil); err != nil {
 			t.Fatal(err)
 		}
 		if err := c.Delete(t.Context(), "bank"); err != nil {
@@ -119,7 +119,7 @@ func TestEarlierModulesHaveReferences(t *testing.T) {
 	deploy := func(m byte) {
 		t.Helper()
 		spec := service.Spec{Service: "bank", Module: service.Digest{m}}.WithDefaults()
-		if err := c.Deploy(t.Context(), spec, Facts{}); err != nil {
+		if err := c.Deploy(t.Context(), spec, Facts{}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -50,7 +50,7 @@ func TestModulesWithoutAReferenceAreCollected(t *testing.T) {
 	deploy := func(name service.Name, d service.Digest) {
 		t.Helper()
 		if err := c.Deploy(t.Context(), service.Spec{Service: name, Module: d}.WithDefaults(),
-			Facts{Tariff: 1}); err != nil {
+			Facts{Tariff: 1}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -166,7 +166,7 @@ func TestDeployingWhileModulesAreCollected(t *testing.T) {
 				release := c.Hold(d)
 				if _, err := c.Get(d); err == nil {
 					if err := c.Deploy(t.Context(), service.Spec{Service: name, Module: d}.WithDefaults(),
-						Facts{Tariff: 1}); err != nil {
+						Facts{Tariff: 1}, nil); err != nil {
 						t.Error(err)
 					}
 				} else if service.KindOf(err) != service.KindNotFound {

@@ -27,6 +27,7 @@ type fake struct {
 	mu          sync.Mutex
 	services    map[service.Name]*fakeService
 	ready       error
+	verify      service.Verify // of the last deployment
 	deployErr   error
 	gate        chan struct{} // "slow" waits for it
 	slow        chan struct{} // has one for each "slow" that has begun
@@ -107,6 +108,7 @@ func (f *fake) Deploy(ctx context.Context, d service.Deployment) (service.Status
 	if s == nil {
 		s = f.add(d.Service, abi.EncodingJSON)
 	}
+	f.verify = d.Verify
 	s.status.Spec = service.Spec{Service: d.Service, Module: d.Digest, Limits: d.Limits,
 		Settings: d.Settings}.WithDefaults()
 	if d.Module != nil {
@@ -230,6 +232,20 @@ func (f *fake) Release(_ context.Context, name service.Name, key service.Key) (s
 		return service.Released{}, service.Errorf(service.KindFault, "entity %q cannot be hydrated", key)
 	}
 	return service.Released{Quarantined: key == "b/c"}, nil
+}
+
+func (f *fake) Verify(_ context.Context, d service.Deployment) (service.Verification, error) {
+	f.calls.Add(1)
+	if d.Progress != nil {
+		d.Progress(service.Progress{Stage: "replaying", Done: 1, Total: 2})
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.deployErr != nil {
+		return service.Verification{}, f.deployErr
+	}
+	f.verify = d.Verify
+	return service.Verification{Mode: service.VerifySample, Entities: 2}, nil
 }
 
 func (f *fake) Deployments(

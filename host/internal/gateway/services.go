@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -23,6 +24,7 @@ type deployer interface {
 	Upload(ctx context.Context, module []byte, progress func(service.Progress)) (service.Module, error)
 	// Deploy returns when the service runs.
 	Deploy(ctx context.Context, d service.Deployment) (service.Status, error)
+	Verify(ctx context.Context, d service.Deployment) (service.Verification, error)
 	// Delete stops a service.
 	Delete(ctx context.Context, name service.Name) error
 	// Deployments reads a page of a service's history, the newest first. Rollback deploys an entry of it again.
@@ -229,12 +231,20 @@ func (s *Server) deployService(a *answer, r *http.Request) error {
 	if d.Module == (service.Digest{}) {
 		return service.Errorf(service.KindInvalid, "the deployment names no module")
 	}
+	verify, err := d.Verify.Value()
+	if err != nil {
+		return err
+	}
 	return s.deploy(a, r, d.Settings.Shards, s.deploying(service.Deployment{Service: name, Digest: d.Module,
-		Limits: d.Limits, Settings: d.Settings}))
+		Limits: d.Limits, Settings: d.Settings, Verify: verify}))
 }
 
 func (s *Server) uploadAndDeploy(a *answer, r *http.Request) error {
 	name, err := pathService(r)
+	if err != nil {
+		return err
+	}
+	verify, dry, err := verifyParams(a.params)
 	if err != nil {
 		return err
 	}
@@ -248,13 +258,72 @@ func (s *Server) uploadAndDeploy(a *answer, r *http.Request) error {
 		return err
 	}
 	defer ended()
-	d := service.Deployment{Service: name, Module: module, Limits: limits, Settings: settings}
+	d := service.Deployment{Service: name, Module: module, Limits: limits, Settings: settings, Verify: verify}
+	if dry {
+		return s.dryRun(a, r, d)
+	}
 	return s.deploy(a, r, settings.Shards, s.deploying(d))
 }
 
-// deploymentNames are the parameters of a deployment: the members of limits and settings.
-var deploymentNames = append(memberNames(reflect.TypeFor[service.Limits]()),
-	memberNames(reflect.TypeFor[service.Settings]())...)
+// dryRun verifies a module without deploying it.
+func (s *Server) dryRun(a *answer, r *http.Request, d service.Deployment) error {
+	if prefers(r, api.ContentLines) {
+		return s.streamProgress(a, r, 0, func(ctx context.Context, progress func(service.Progress)) (any, error) {
+			d.Progress = progress
+			v, err := s.deployer.Verify(ctx, d)
+			return api.DeployLine{Verification: &v}, err
+		})
+	}
+	if err := a.takeStatus(0); err != nil {
+		return err
+	}
+	v, err := s.deployer.Verify(r.Context(), d)
+	if err != nil {
+		return err
+	}
+	return a.json(http.StatusOK, api.DryRun{Verification: v})
+}
+
+// verifyNames are the parameters about the verification of a deployment.
+var verifyNames = append(memberNames(reflect.TypeFor[api.Verify]()), dryRunName)
+
+const dryRunName = "dry_run"
+
+// verifyParams takes the parameters about the verification out of a query.
+func verifyParams(q url.Values) (v service.Verify, dry bool, err error) {
+	var text api.Verify
+	yes := func(name string) (yes bool) {
+		switch value := q.Get(name); {
+		case !q.Has(name) || value == "false":
+		case value == "true":
+			yes = true
+		case err == nil:
+			err = service.Errorf(service.KindInvalid, "parameter %q is %.80q; it takes true or false", name, value)
+		}
+		return yes
+	}
+	text.Mode, text.RequireSame, dry = q.Get("verify"), yes("require_same"), yes(dryRunName)
+	const timeout = "verify_timeout_ms"
+	if q.Has(timeout) && err == nil {
+		if text.TimeoutMS, err = strconv.ParseInt(q.Get(timeout), 10, 64); err != nil {
+			err = service.Errorf(service.KindInvalid, "parameter %q is %.80q; it takes a whole number", timeout,
+				q.Get(timeout))
+		}
+	}
+	for _, name := range verifyNames {
+		q.Del(name)
+	}
+	if err != nil {
+		return v, dry, err
+	}
+	v, err = text.Value()
+	return v, dry, err
+}
+
+// deploymentNames are the parameters of a deployment: the members of limits and settings, and those about its
+// verification.
+var deploymentNames = slices.Concat(memberNames(reflect.TypeFor[service.Limits]()),
+	memberNames(reflect.TypeFor[service.Settings]()), verifyNames)
 
 func memberNames(t reflect.Type) (names []string) {
 	for i := range t.NumField() {
@@ -375,8 +444,12 @@ func (s *Server) rollback(a *answer, r *http.Request) error {
 	if err := service.DecodeJSON(body, &want); err != nil {
 		return prefixError("the rollback", err)
 	}
+	verify, err := want.Verify.Value()
+	if err != nil {
+		return err
+	}
 	return s.deploy(a, r, 0, func(ctx context.Context, p func(service.Progress)) (service.Status, error) {
-		return s.deployer.Rollback(ctx, service.Rollback{Service: name, To: want.To, Progress: p})
+		return s.deployer.Rollback(ctx, service.Rollback{Service: name, To: want.To, Verify: verify, Progress: p})
 	})
 }
 

@@ -46,40 +46,53 @@ func (b *build) discard(ctx context.Context) error {
 	return errors.Join(b.engine.Stop(ctx), b.program.Close(ctx))
 }
 
-// Deploy makes module run as spec says, and returns when it runs. If module is nil, the stored module that
-// spec names is used. Deploying what already runs changes nothing. Deployments of one service run one after
-// another. A stored module is only read when it is its turn, and only if it must be compiled.
-func (s *Registry) Deploy(ctx context.Context, spec service.Spec, module []byte, progress Progress) (*Service, error) {
-	if progress == nil {
-		progress = func(Stage, int64, int64) {}
+// Request is a deployment.
+type Request struct {
+	Spec service.Spec
+	// Module is the module's bytes. If it is nil, the stored module that Spec names is used. A stored module is
+	// only read when it is its turn, and only if it must be compiled.
+	Module   []byte
+	Verify   service.Verify // with defaults
+	Progress Progress       // may be nil
+	// DryRun says to build and to verify the module, and to change nothing.
+	DryRun bool
+}
+
+// Deploy makes a module run, and returns when it runs. Deploying what already runs changes nothing; then, and
+// only then, there is no verification. Deployments of one service run one after another. With a dry run the
+// service is nil.
+func (s *Registry) Deploy(ctx context.Context, r Request) (*Service, *service.Verification, error) {
+	if r.Progress == nil {
+		r.Progress = func(Stage, int64, int64) {}
 	}
-	if svc, err := s.Get(spec.Service); err == nil && svc.runs(spec) {
-		progress(StageReady, 1, 1)
-		return svc, nil
+	name := r.Spec.Service
+	if svc, err := s.Get(name); err == nil && svc.runs(r.Spec) && !r.DryRun {
+		r.Progress(StageReady, 1, 1)
+		return svc, nil, nil
 	}
-	svc, err := s.lockForDeploy(ctx, spec)
+	svc, err := s.lockForDeploy(ctx, r.Spec)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer svc.deploying.Unlock()
-	if svc.runs(spec) {
-		progress(StageReady, 1, 1)
-		return svc, nil
+	if svc.runs(r.Spec) && !r.DryRun {
+		r.Progress(StageReady, 1, 1)
+		return svc, nil, nil
 	}
-	err = s.deploy(ctx, svc, spec, module, progress)
-	if err != nil && !s.isRecorded(spec.Service) && svc.State() != service.StateStopped {
+	report, err := s.deploy(ctx, svc, &r)
+	if (err != nil || r.DryRun) && !s.isRecorded(name) && svc.State() != service.StateStopped {
 		s.mu.Lock()
-		delete(s.services, spec.Service)
+		delete(s.services, name)
 		s.mu.Unlock()
 		svc.uncount()
 		// Requests that wait for the service would wait in vain.
-		err = errors.Join(err, svc.stop(ctx, notFound(spec.Service)))
+		err = errors.Join(err, svc.stop(ctx, notFound(name)))
 	}
-	if err != nil {
-		return nil, err
+	if err != nil || r.DryRun {
+		return nil, report, err
 	}
-	progress(StageReady, 1, 1)
-	return svc, nil
+	r.Progress(StageReady, 1, 1)
+	return svc, report, nil
 }
 
 // lockForDeploy finds or adds the service and takes its deployment lock. If a deployment fails, the holder of
@@ -124,70 +137,74 @@ func (s *Registry) isRecorded(name service.Name) bool {
 	return slices.ContainsFunc(s.opt.Catalog.Specs(), func(spec service.Spec) bool { return spec.Service == name })
 }
 
-func (s *Registry) deploy(
-	ctx context.Context, svc *Service, spec service.Spec, module []byte, progress Progress,
-) error {
+func (s *Registry) deploy(ctx context.Context, svc *Service, r *Request) (*service.Verification, error) {
 	building, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.life, cancel)() // so that a build does not delay the host's end
-	source, err := compile.Loaded(module), error(nil)
-	if len(module) == 0 {
-		source, err = s.stored(spec.Module)
+	source, err := compile.Loaded(r.Module), error(nil)
+	if len(r.Module) == 0 {
+		source, err = s.stored(r.Spec.Module)
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	built, err := s.prepare(building, svc, spec, module, source, progress)
+	built, report, err := s.prepare(building, svc, r, source)
+	if err == nil && r.DryRun {
+		return report, built.discard(context.WithoutCancel(ctx))
+	}
 	if err == nil {
-		progress(StageDraining, 0, 1)
+		r.Progress(StageDraining, 0, 1)
 		svc.swapping.Lock()
 		defer svc.swapping.Unlock()
 		if gone := building.Err(); gone != nil {
-			err = errors.Join(&service.Error{Op: "deploy", Service: spec.Service, Kind: service.KindOf(gone),
+			err = errors.Join(&service.Error{Op: "deploy", Service: r.Spec.Service, Kind: service.KindOf(gone),
 				Message: "the caller gave up; nothing has changed", Err: gone},
 				built.discard(context.WithoutCancel(ctx)))
 		}
 	}
 	if err != nil {
 		if s.life.Err() != nil && ctx.Err() == nil {
-			err = &service.Error{Op: "deploy", Service: spec.Service, Kind: service.KindUnavailable,
+			err = &service.Error{Op: "deploy", Service: r.Spec.Service, Kind: service.KindUnavailable,
 				Message: "the host is shutting down", Err: err}
 		}
-		return err
+		return report, err
 	}
 	// From here on the deployment goes on even if its caller goes away.
-	return s.swap(context.WithoutCancel(ctx), svc, built)
+	return report, s.swap(context.WithoutCancel(ctx), svc, built, report)
 }
 
-// prepare does what comes before a service is changed: it builds a module, stores it if it is new, and checks
-// it against the service's log.
+// prepare does what comes before a service is changed: it builds a module, checks and verifies it against the
+// service's log, and stores it if it is new and shall run.
 func (s *Registry) prepare(
-	ctx context.Context, svc *Service, spec service.Spec, module []byte, source compile.Source, progress Progress,
-) (*build, error) {
-	built, err := s.build(ctx, svc, spec, source, false, progress)
+	ctx context.Context, svc *Service, r *Request, source compile.Source,
+) (_ *build, report *service.Verification, err error) {
+	built, err := s.build(ctx, svc, r.Spec, source, false, r.Progress)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err = fits(ctx, s.before(), built); err == nil {
-		progress(StageStoring, 0, source.Size)
-		if len(module) > 0 {
-			_, err = s.opt.Catalog.Put(module)
+		report, err = s.verify(ctx, svc, built, r)
+	}
+	if err == nil && !r.DryRun {
+		r.Progress(StageStoring, 0, source.Size)
+		if len(r.Module) > 0 {
+			_, err = s.opt.Catalog.Put(r.Module)
 		}
 	}
 	if err != nil {
-		return nil, errors.Join(err, built.discard(context.WithoutCancel(ctx)))
+		return nil, report, errors.Join(err, built.discard(context.WithoutCancel(ctx)))
 	}
-	return built, nil
+	return built, report, nil
 }
 
 // swap drains what runs, checks the new build against what has been written meanwhile, records the deployment
 // and starts the new build. If the deployment cannot be recorded, the old build goes on. The caller holds
 // swapping.
-func (s *Registry) swap(ctx context.Context, svc *Service, next *build) error {
+func (s *Registry) swap(ctx context.Context, svc *Service, next *build, report *service.Verification) error {
 	old := svc.drain(ctx, s.opt.DrainTime)
 	err := fits(ctx, s.drained(), next)
 	if err == nil {
-		err = s.opt.Catalog.Deploy(ctx, next.spec, next.facts)
+		err = s.opt.Catalog.Deploy(ctx, next.spec, next.facts, report)
 	}
 	if err != nil {
 		return errors.Join(err, next.discard(ctx), s.resume(ctx, svc, old))

@@ -1,7 +1,7 @@
 // Package registry keeps the set of services: it starts them, swaps their modules and stops them. Package
 // engine runs what happens inside one service.
 //
-// These are the steps of a deployment: verify and compile the module; check it against the service's log;
+// These are the steps of a deployment: check and compile the module; verify it against the service's log;
 // close the service's gate; drain the old engine; check the module against what was written meanwhile; record
 // the deployment in the catalog; start the new engine; open the gate. A failure before the record leaves the
 // service unchanged; if the old module was drained, it goes on in new sandboxes. After the record, a crash
@@ -21,6 +21,7 @@ import (
 	"github.com/bulkhead-wasm/bulkhead/host/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/catalog"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/engine"
+	"github.com/bulkhead-wasm/bulkhead/host/internal/gate"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/latency"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/lifecycle"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/sandbox"
@@ -33,10 +34,8 @@ import (
 type Journal interface {
 	engine.Log
 	stream.Reader
-	EventTypes(ctx context.Context, log journal.LogName) ([]journal.EventType, error)
-	First(log journal.LogName) journal.Position
+	gate.Log
 	Retentions(log journal.LogName) uint64
-	AllTrimmed(ctx context.Context, log journal.LogName, after string, yield func(journal.Trimmed) error) error
 }
 
 // Options are what a registry is made of. All fields are required, and all numbers are above 0.
@@ -88,6 +87,9 @@ type Registry struct {
 	end     context.CancelFunc
 	runs    lifecycle.Life
 
+	verifying     chan struct{} // holds a token for each verification that runs
+	verifications *budget.Account
+
 	mu       sync.RWMutex // guards all below; held only to look up and change the set
 	services map[service.Name]*Service
 	closed   bool
@@ -95,7 +97,8 @@ type Registry struct {
 
 // New makes a registry without services.
 func New(o Options) *Registry {
-	s := &Registry{opt: o, modules: o.Account.Child("stored modules", nil), services: map[service.Name]*Service{}}
+	s := &Registry{opt: o, modules: o.Account.Child("stored modules", nil), services: map[service.Name]*Service{},
+		verifying: make(chan struct{}, maxVerifying), verifications: o.Account.Child("verifications", nil)}
 	s.life, s.end = context.WithCancel(context.Background())
 	s.starter = newStarter(o, s.start)
 	return s

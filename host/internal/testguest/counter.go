@@ -61,6 +61,8 @@ type Weaknesses struct {
 	FaultAt int64 // the count at which replaying fails: every event from there on is a Fault
 	NaNAt   int64 // the count that it cannot encode
 	HugeAt  int64 // the count whose snapshot has 17 MiB
+	TrapAt  int64 // the count at which replaying traps
+	Step    int64 // what each event adds to the count; 0 means 1
 }
 
 // CounterOf is CounterWith for a counter with weaknesses.
@@ -142,6 +144,7 @@ func reserveCode() []byte {
 func counterCode(frame, number uint32, describe int, weak Weaknesses) []byte {
 	const n, p, end, out, kind, slot, index, state, size, events, v, step = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
 	var toil []byte
+	more := I64Const(max(weak.Step, 1))
 	if weak.Toil > 0 {
 		toil = Code(I32Const(weak.Toil), Set(step), Loop(Get(step), I32Const(1), I32Sub, Set(step), Get(step), BrIf(0)))
 	}
@@ -182,7 +185,7 @@ func counterCode(frame, number uint32, describe int, weak Weaknesses) []byte {
 	add := Code( // one event
 		toil,
 		text("{}", ""), respond(abi.RespEvent, zero),
-		Get(v), I64Const(1), I64Add, Set(v),
+		Get(v), more, I64Add, Set(v),
 		Get(state), Get(v), Store64(0),
 		Get(events), I32Const(1), I32Add, Set(events),
 	)
@@ -221,7 +224,8 @@ func counterCode(frame, number uint32, describe int, weak Weaknesses) []byte {
 		),
 		abi.ReqApply: Code(toil, either(weak.FaultAt > 0, weak.FaultAt-1,
 			Code(text("bad_event", "no luck"), respond(abi.RespFault, zero)),
-			Code(Get(state), Get(v), I64Const(1), I64Add, Store64(0)),
+			either(weak.TrapAt > 0, weak.TrapAt-1, Unreachable,
+				Code(Get(state), Get(v), more, I64Add, Store64(0))),
 		)),
 		abi.ReqCommand: choose(typ, commands, unknown),
 		abi.ReqQuery:   choose(typ, queries, unknown),
