@@ -195,7 +195,8 @@ func Named[S any](e Event[S], name string, aliases ...string) Event[S] {
 // Commands are read strictly. A body is rejected before decide runs if it has a member that C
 // does not have, has a member twice, or lacks a required member. A member is required unless it
 // is a pointer or has the option omitempty or omitzero. Names match exactly. The manifest says
-// the same as a JSON Schema.
+// the same as a JSON Schema, with the limits that tags set. The host checks data against it before
+// the module runs, so decide sees no value beyond a limit.
 func Command[S, C, R any](s *Service[S], name string, decide func(tx *Tx[S], command C) (R, error)) {
 	in := s.input(reflect.TypeFor[C](), "command "+name)
 	out := s.plan(reflect.TypeFor[R](), "the reply to command "+name)

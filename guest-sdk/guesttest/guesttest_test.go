@@ -151,6 +151,32 @@ func TestLimitsAreEnforced(t *testing.T) {
 	}
 }
 
+// The example in the documentation of package guest.
+func TestTheDocumentedTags(t *testing.T) {
+	type reserve struct {
+		_     struct{} `doc:"Reserves seats for a guest."`
+		Email string   `json:"email" doc:"Where the tickets go." format:"email" maxLength:"254"`
+		Class string   `json:"class" enum:"stalls,balcony" example:"stalls"`
+		Seats int      `json:"seats" minimum:"1" maximum:"8"`
+		Codes []string `json:"codes,omitempty" maxItems:"3" pattern:"^[A-Z]{4}$"`
+	}
+	s := guest.New[box]("seats").Events(put{})
+	guest.Command(s, "reserve", func(tx *guest.Tx[box], c reserve) (int, error) { return c.Seats, nil })
+	good := reserve{Email: "a@b.example", Class: "stalls", Seats: 8, Codes: []string{"ABCD"}}
+	c := guesttest.Given(t, s, "k").When("reserve", good).Reply(8)
+	for _, change := range []func(r *reserve){
+		func(r *reserve) { r.Email = strings.Repeat("x", 255) },
+		func(r *reserve) { r.Class = "" },
+		func(r *reserve) { r.Seats = 9 },
+		func(r *reserve) { r.Codes = []string{"ABCD", "abcd"} },
+		func(r *reserve) { r.Codes = make([]string, 4) },
+	} {
+		bad := good
+		change(&bad)
+		c.When("reserve", bad).Rejected("bad_command")
+	}
+}
+
 func TestBadServicesFail(t *testing.T) {
 	start := func(t testing.TB) *guesttest.Case[box] { return guesttest.Given(t, good, "k") }
 	for _, c := range []struct {
