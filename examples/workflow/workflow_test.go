@@ -107,7 +107,7 @@ func TestTheStepsDeployAService(t *testing.T) {
 		t.Errorf("without an upcaster: %s", failed)
 	}
 	tests := r.edit(t, "main_test.go", "func TestWhat", "func What")
-	if failed := r.steps(steps); !strings.HasPrefix(failed, "Deploy") || !strings.Contains(failed, `"arrived"`) {
+	if failed := r.steps(steps); !strings.HasPrefix(failed, "Verify") || !strings.Contains(failed, `"arrived"`) {
 		t.Errorf("without an upcaster and a test: %s", failed)
 	}
 	tests()
