@@ -286,6 +286,7 @@ func (f *fake) Rollback(_ context.Context, r service.Rollback) (service.Status, 
 	if r.Progress != nil {
 		r.Progress(service.Progress{Stage: "draining"})
 	}
+	f.verify = r.Verify
 	return s.status, nil
 }
 
