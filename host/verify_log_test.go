@@ -219,3 +219,41 @@ func TestCommandsWithoutEventsRunAgain(t *testing.T) {
 	verify(8, 8)
 	verify(1, 1)
 }
+
+// A sample has an entity for each schema of the snapshots that stand for deleted events.
+func TestASampleHasEverySchema(t *testing.T) {
+	t.Parallel()
+	h := hosttest.New(t, func(o *host.Options) {
+		o.Journal.AnswerWindow = 1
+		o.Verify = service.Verify{Entities: 1, Time: 1, Commands: 1}
+	})
+	build := func(version string, weak testguest.Weaknesses, schema uint32, earlier ...uint32) []byte {
+		return changed(version, weak, func(m *abi.Manifest) {
+			m.StateSchema, m.EarlierSchemas = schema, earlier
+			if len(earlier) > 0 {
+				m.Features = append(m.Features, abi.FeatureEarlierSchemas)
+			}
+		})
+	}
+	h.MustDeploy("tally", build("1", testguest.Weaknesses{}, 1))
+	for _, key := range []service.Key{"a1", "b1", "c1"} {
+		h.MustSend(add(key))
+	}
+	if done, err := h.Retain(t.Context(), "tally", service.Retention{Before: 4}); err != nil || done.First != 4 {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	h.MustDeploy("tally", build("2", testguest.Weaknesses{}, 2, 1))
+	for _, key := range []service.Key{"a2", "b2", "c2"} {
+		h.MustSend(add(key))
+	}
+	if done, err := h.Retain(t.Context(), "tally", service.Retention{Before: 7}); err != nil || done.First != 7 {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	for _, key := range []service.Key{"first", "second", "last"} {
+		h.MustSend(add(key))
+	}
+	st := h.MustDeploy("tally", build("3", testguest.Weaknesses{}, 3, 2, 1))
+	if v := st.Verification; v.Entities != 4 { // first, last, and one of each schema
+		t.Errorf("%+v", v)
+	}
+}

@@ -323,8 +323,10 @@ func outcomeOf(t *service.Trial) service.RunOutcome {
 	return o
 }
 
-// messageOf is what clients may see of an error.
-func messageOf(err error) string {
+// messageOf is what clients may see of an error, or the beginning of it.
+func messageOf(err error) string { return string(service.ExcerptOf([]byte(textOf(err)))) }
+
+func textOf(err error) string {
 	var own *service.Error
 	if fault := (*scratch.Fault)(nil); errors.As(err, &fault) {
 		return fault.Error()

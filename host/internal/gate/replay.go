@@ -276,7 +276,7 @@ func reads(ctx context.Context, s *scratch.Scratch, key service.Key, from scratc
 // unreadable counts an entity that cannot be read, which is not the new module's fault.
 func (g *gate) unreadable(err error) {
 	if g.report.Unreadable++; g.report.Unreadable == 1 {
-		g.report.FirstUnreadable = string(service.ExcerptOf([]byte(messageOf(err))))
+		g.report.FirstUnreadable = messageOf(err)
 	}
 }
 
