@@ -101,7 +101,7 @@ prove: $(RUNTESTS) ## all proofs at full length: kills, power cuts, damaged file
 fuzz: ## fuzz every target for FUZZTIME=10s
 	GO='$(GO)' FUZZTIME='$(FUZZTIME)' sh .ci/fuzz
 
-bench: build guests ## measure: load on a bank of 100,000 accounts, group commit, codecs, journal, engine, hydration, metering, uploads, sandboxes, neighbours, readers, many services
+bench: build guests ## measure: load on a bank of 100,000 accounts, group commit, codecs, journal, engine, hydration, metering, uploads, verifications, sandboxes, neighbours, readers, many services
 	bin/bulkhead bench --module build/guests/bank.wasm --duration $(BENCHTIME)
 	$(GO) test -run '^$$' -bench . -skip '^BenchmarkBadger$$/^bounds' -benchmem -benchtime 1s ./abi/... ./journal/... ./host ./host/internal/engine/... ./host/hosttest/...
 	@# With fewer commits a bound is spared the tables that it puts off.

@@ -242,6 +242,9 @@ func TestADryRunChangesNothing(t *testing.T) {
 	if all := h.Services(); len(all) != 1 {
 		t.Errorf("%d services", len(all))
 	}
+	if all, err := h.Modules(); err != nil || len(all.Modules) != 1 {
+		t.Errorf("%+v, %v", all, err)
+	}
 	if r := h.MustSend(add("k0")); string(r.Data) != "2" {
 		t.Errorf("it goes on with %s", r.Data)
 	}

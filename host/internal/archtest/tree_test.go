@@ -224,6 +224,29 @@ func TestWazeroStaysInTheSandbox(t *testing.T) {
 	}
 }
 
+// An outcome stays locked without a receipt. A trial unlocks it, which only a scratch sandbox may do: nothing
+// that it decides can be written.
+func TestOnlyScratchSandboxesTakeOutcomesApart(t *testing.T) {
+	const taken = ".Trial()"
+	found := false
+	for _, s := range sources(t) {
+		src, err := os.ReadFile(filepath.Join(root(t), s.name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch uses := bytes.Contains(src, []byte(taken)); {
+		case !uses || strings.HasPrefix(s.name, "host/internal/archtest/"):
+		case strings.HasPrefix(s.name, "host/internal/scratch/"):
+			found = true
+		default:
+			t.Errorf("%s has %s; use the receipt of the outcome's commit", s.name, taken)
+		}
+	}
+	if !found {
+		t.Errorf("host/internal/scratch has no %s; does this test look for the right text?", taken)
+	}
+}
+
 // ARCHITECTURE.md shows the same layers, from the top, with the same packages, except plugins, examples and
 // packages that only tests import.
 func TestTheTableIsDocumented(t *testing.T) {
