@@ -2,6 +2,7 @@ package host_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -63,6 +64,10 @@ func TestAModuleMustReplayTheLog(t *testing.T) {
 			where := `entity "k2": the module cannot apply its event of type "added" at version 3, position 6: ` + name
 			_, err := h.Deploy(t.Context(), d)
 			refusedWith(t, err, service.KindConflicting, "cannot read what is in the service's log", where)
+			var own *service.Error
+			if !errors.As(err, &own) || (own.Detail != "") != (name == "trap") {
+				t.Errorf("the operator gets %+v", own)
+			}
 			_, err = h.Verify(t.Context(), d)
 			refusedWith(t, err, service.KindConflicting, where)
 			if r := h.MustSend(add("k2")); string(r.Data) != "4" {

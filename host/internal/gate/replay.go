@@ -245,6 +245,9 @@ func (g *gate) failed(ctx context.Context, key string, err error) error {
 	refused := g.refusal("the module cannot read what is in the service's log; nothing has changed; mend the " +
 		"module, or deploy it without verification if such entities may stay unreadable")
 	refused.Reasons = []string{messageOf(err)}
+	if errors.As(err, &own) {
+		refused.Detail = own.Detail // such as the guest's stack, for the operator
+	}
 	return refused
 }
 
