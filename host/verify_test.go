@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -287,5 +288,32 @@ func TestAVerificationTakesNoLongerThanItMay(t *testing.T) {
 	refusedWith(t, err, service.KindCanceled)
 	if got := versions(t, h); got != "2 1" {
 		t.Errorf("history %s", got)
+	}
+}
+
+// A module is verified on a host whose processors others always want.
+func TestAVerificationOnABusyHost(t *testing.T) {
+	t.Parallel()
+	h := tallied(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	var spinning sync.WaitGroup
+	defer spinning.Wait()
+	defer cancel()
+	for i := range 3 {
+		name := service.Name(fmt.Sprint("spinner", i))
+		h.MustDeploy(name, testguest.Counter(string(name)))
+		for range 2 {
+			spinning.Go(func() {
+				for ctx.Err() == nil {
+					_, _ = h.Send(ctx, service.Command{Service: name, Key: "k", Type: "spin"})
+				}
+			})
+		}
+	}
+	for i := range 3 {
+		st := h.MustDeploy("tally", changed(fmt.Sprint("busy", i), testguest.Weaknesses{}, nil))
+		if v := st.Verification; v.Entities != 3 || v.Commands.Same != 6 || v.States.Same != 3 {
+			t.Errorf("%+v", v)
+		}
 	}
 }

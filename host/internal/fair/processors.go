@@ -56,6 +56,10 @@ const (
 	throng      = 3 * crowdBurst
 )
 
+// backgroundWait is about how long work in the background waits for a turn that services want, in nanoseconds. It
+// waits longer, by debt at most, if these use little.
+const backgroundWait = 20_000_000
+
 // turnTime is the processor time of a turn, in nanoseconds.
 const turnTime = 1_400_000
 
@@ -86,8 +90,9 @@ type Account struct {
 func NewAccount(g *Processors) *Account { return &Account{gate: g} }
 
 // NewBackground makes an account for work that nobody waits for. It takes a turn for all that it does, gets
-// one only if no service waits for one, and gives it up as soon as one does. So it delays a service by one
-// slice at most, and may itself wait for ever.
+// one only if no service waits for one, and gives it up as soon as one does. If services want all turns for
+// backgroundWait, it gets one as a service does. So its work comes to an end on a host that is always busy,
+// and takes a few percent of one processor there.
 func NewBackground(g *Processors) *Account { return &Account{gate: g, background: true} }
 
 // Background reports whether the account was made by [NewBackground].
@@ -145,6 +150,7 @@ type Place struct {
 	account *Account
 	state   atomic.Int64
 	credit  int64 // ns left of the turn
+	owed    bool  // a turn in the background that others wanted: it is kept as others keep theirs; see [NewBackground]
 	granted chan struct{}
 }
 
@@ -199,7 +205,7 @@ func (t *Place) Renew(now int64) bool {
 	}
 	g := t.account.gate
 	switch wanted := g.waiting.Load() > 0; {
-	case wanted && (t.credit <= 0 || t.account.background || g.overtakes(t.account, now)):
+	case wanted && (t.credit <= 0 || t.account.background && !t.owed || g.overtakes(t.account, now)):
 		t.Release()
 		return false
 	case t.credit <= 0:
@@ -215,7 +221,7 @@ func (g *Processors) overtakes(holder *Account, now int64) bool {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return slices.ContainsFunc(g.queue, func(a *Account) bool { return a.used.level(now) <= burst })
+	return slices.ContainsFunc(g.queue, func(a *Account) bool { return !a.background && a.used.level(now) <= burst })
 }
 
 // Release gives the turn up, if there is one.
@@ -311,12 +317,13 @@ func (g *Processors) reclaim() {
 	now := g.now()
 	g.holders = slices.DeleteFunc(g.holders, func(h *Place) bool {
 		since, ok := h.idle()
-		return ok && (now-since >= int64(idleTurn) || h.account.background) && h.state.CompareAndSwap(since, turnNone)
+		unused := now-since >= int64(idleTurn) || h.account.background && !h.owed
+		return ok && unused && h.state.CompareAndSwap(since, turnNone)
 	})
 }
 
 func (g *Processors) take(t *Place) {
-	t.credit = turnTime
+	t.credit, t.owed = turnTime, t.account.background && len(g.queue) > 0
 	t.state.Store(turnUsed)
 	g.holders = append(g.holders, t)
 }
@@ -349,7 +356,8 @@ func (g *Processors) grant() {
 // at the time when a turn is free, a service for which work is done elsewhere meanwhile could wait forever.
 func (g *Processors) enqueue(a *Account) {
 	if a.rank = a.used.empty.Load(); a.background {
-		a.rank = math.MaxInt64
+		// The rank of a service that uses much is between the present time and debt later.
+		a.rank = g.now() + debt + backgroundWait
 	}
 	g.queue = append(g.queue, a)
 }

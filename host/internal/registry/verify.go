@@ -2,12 +2,14 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/bulkhead-wasm/bulkhead/host/budget"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/gate"
 	"github.com/bulkhead-wasm/bulkhead/host/internal/scratch"
 	"github.com/bulkhead-wasm/bulkhead/host/service"
+	"github.com/bulkhead-wasm/bulkhead/journal"
 )
 
 // maxVerifying is how many verifications run at a time. Each holds gate.MaxBytes, and all of them share the
@@ -22,13 +24,25 @@ func (s *Registry) verify(
 	if r.Verify.Mode == service.VerifyNone {
 		return &service.Verification{Mode: service.VerifyNone}, nil
 	}
+	if empty, err := s.isEmpty(ctx, r.Spec.Service); err != nil || empty {
+		return &service.Verification{Mode: r.Verify.Mode}, err
+	}
 	end, err := s.beginVerifying(ctx, r)
 	if err != nil {
 		return nil, err
 	}
 	defer end()
-	fresh, err := s.scratch(ctx, next)
-	if err != nil {
+	starting, cancel := context.WithTimeout(ctx, r.Verify.Timeout)
+	defer cancel()
+	fresh, err := s.scratch(starting, next)
+	switch {
+	case err != nil && ctx.Err() == nil && starting.Err() != nil:
+		return nil, &service.Error{Op: "deploy", Service: r.Spec.Service, Kind: service.KindOverloaded,
+			RetryAfter: time.Second, Err: err,
+			Message: "the module was not verified: its sandbox did not start in all the time that the verification " +
+				"may take; nothing has changed; give the verification more time, or deploy when the host has less " +
+				"to do"}
+	case err != nil:
 		return nil, err
 	}
 	defer func() { _ = fresh.Close(ctx) }()
@@ -55,7 +69,7 @@ func (s *Registry) verify(
 	svc.mu.RUnlock()
 	if old != nil {
 		o.SameModule = old.spec.Module == next.spec.Module
-		if o.Old, err = s.scratch(ctx, old); err != nil {
+		if o.Old, err = s.scratch(starting, old); err != nil {
 			// Without it less is compared, and an entity that is lost already refuses the module.
 			s.opt.Logger.Warn("a module is verified without a sandbox of the running one", "service",
 				string(r.Spec.Service), "error", err)
@@ -64,6 +78,22 @@ func (s *Registry) verify(
 		}
 	}
 	return gate.Run(ctx, o)
+}
+
+// isEmpty reports whether there is nothing to verify a module against. Then it needs no sandbox.
+func (s *Registry) isEmpty(ctx context.Context, name service.Name) (bool, error) {
+	types, err := s.opt.Journal.EventTypes(ctx, journal.LogName(name))
+	if err != nil || len(types) > 0 {
+		return false, service.FromJournal{Use: service.JournalRead, Op: "deploy", Service: name,
+			Otherwise: "the event types in the service's log cannot be read at present; nothing has changed"}.Of(err)
+	}
+	errTrimmed := errors.New("one entity")
+	err = s.opt.Journal.AllTrimmed(ctx, journal.LogName(name), "", func(journal.Trimmed) error { return errTrimmed })
+	if errors.Is(err, errTrimmed) {
+		return false, nil
+	}
+	return err == nil, service.FromJournal{Use: service.JournalRead, Op: "deploy", Service: name,
+		Otherwise: "the service's log cannot be read at present; nothing has changed"}.Of(err)
 }
 
 // beginVerifying waits for a place among the verifications, at most as long as this one may take, and takes
